@@ -1,0 +1,33 @@
+"""Everything this package raises on purpose.
+
+Messages are one or two sentences: what was given, what was expected, what to do.
+``InputError`` and its children are also ``ValueError``, so that callers who know nothing of this package can catch them.
+"""
+
+
+class MMAudioError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(MMAudioError, ValueError):
+    """An argument is out of range or contradicts another one."""
+
+
+class SpecError(InputError):
+    """A model configuration is impossible or unknown."""
+
+
+class MediaError(MMAudioError, ValueError):
+    """A video, image or recording cannot be read or written."""
+
+
+class WeightsError(MMAudioError, ValueError):
+    """A weights file is missing, damaged, of the wrong kind, or does not fit the model."""
+
+
+class DownloadError(MMAudioError, OSError):
+    """A published file could not be fetched, or what arrived is not that file."""
+
+
+class DependencyError(MMAudioError, ImportError):
+    """An optional package that this step needs is missing or broken."""

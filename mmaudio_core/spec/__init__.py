@@ -1,0 +1,1 @@
+"""Facts: audio formats, token counts, model sizes. Nothing here imports torch."""

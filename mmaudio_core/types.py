@@ -1,0 +1,69 @@
+"""The frozen values that travel between stages.
+
+Shape legend, used everywhere: B batch, L latent tokens, V visual tokens, S sync tokens, T text tokens, D width, H heads,
+C channels, M mel bins, F mel frames, N samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VideoFrames:
+    """Frames picked for both visual encoders, resized, still 8-bit RGB.
+
+    clip: uint8 (V, 3, 384, 384), at 8 fps.
+    sync: uint8 (frames, 3, 224, 224), at 25 fps; ``None`` for a still image.
+    duration_s: seconds that these frames cover; shorter than asked where the source ended early.
+    source: a word for messages, such as the file's name.
+    """
+
+    clip: Tensor
+    sync: Tensor | None
+    duration_s: float
+    source: str = "video"
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Sound: ``samples`` float32 (B, C, N) in [-1, 1] at ``sample_rate_hz``."""
+
+    samples: Tensor
+    sample_rate_hz: int
+
+    @property
+    def duration_s(self) -> float:
+        return self.samples.shape[-1] / self.sample_rate_hz
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the encoders say of an input; ``None`` where an input is missing.
+
+    clip: (B, V, clip width) L2-normalised, one per frame at 8 fps.
+    sync: (B, S, sync width), 8 per 16-frame segment.
+    text: (B, T, text width), L2-normalised last hidden states.
+    """
+
+    clip: Tensor | None = None
+    sync: Tensor | None = None
+    text: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Un-normalised VAE latents (B, L, C), as the flow network's checkpoint statistics leave them."""
+
+    tokens: Tensor
+
+
+@dataclass(frozen=True)
+class Mel:
+    """Log-mel spectrogram (B, M, F)."""
+
+    values: Tensor
