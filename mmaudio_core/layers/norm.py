@@ -1,0 +1,25 @@
+"""Normalisations that run in float32 whatever the model's dtype (trap R3 of the spec)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+RMS_EPS = torch.finfo(torch.float32).eps
+
+
+class HeadRMSNorm(nn.Module):
+    """RMS norm over the last axis, the channels of one head, with a learned scale (arXiv 1910.07467).
+
+    Own class rather than ``torch.nn.RMSNorm``: that one uses the input dtype's epsilon, which is not what the published
+    weights saw in half precision.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_EPS)
+        return (wide * scale * self.weight.float()).to(x.dtype)

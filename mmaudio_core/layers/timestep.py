@@ -1,0 +1,30 @@
+"""Embedding of the flow time t in [0, 1]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+MAX_PERIOD = 10_000.0
+V1_FREQUENCIES = 256
+
+
+class TimestepEmbedder(nn.Module):
+    """Sinusoids, Linear, SiLU, Linear: t (B,) -> (B, D).
+
+    v1 has 256 sinusoid channels with frequencies up to 1; v2 has D of them with frequencies up to 10000. The sinusoids are
+    float32 in every run: rounding t to bfloat16 destroys v2's features (trap R2).
+    """
+
+    def __init__(self, width: int, v2: bool) -> None:
+        super().__init__()
+        self.channels = width if v2 else V1_FREQUENCIES
+        self.frequency_scale = MAX_PERIOD if v2 else 1.0
+        self.mlp = nn.Sequential(nn.Linear(self.channels, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        steps = torch.arange(0, self.channels, 2, dtype=torch.float32, device=t.device)
+        frequencies = self.frequency_scale / MAX_PERIOD ** (steps / self.channels)
+        angles = t.float()[:, None] * frequencies
+        sinusoids = torch.cat((angles.cos(), angles.sin()), dim=-1)
+        return self.mlp(sinusoids.to(self.mlp[0].weight.dtype))

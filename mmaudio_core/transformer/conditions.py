@@ -1,0 +1,39 @@
+"""Projected conditions: computed once per run, used at every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Step-independent inputs of the flow network.
+
+    clip: (B, V, D) projected visual tokens; clip_pooled: (B, D).
+    sync: (B, L, D) projected sync tokens, brought to the latent length.
+    text: (B, T, D) projected text tokens; text_pooled: (B, D).
+    """
+
+    clip: Tensor
+    clip_pooled: Tensor
+    sync: Tensor
+    text: Tensor
+    text_pooled: Tensor
+
+    @property
+    def batch(self) -> int:
+        return self.clip.shape[0]
+
+
+def upsampling_index(tokens_in: int, tokens_out: int) -> Tensor:
+    """Row of the source for each of ``tokens_out`` rows under nearest-exact upsampling, int64 on the CPU.
+
+    Asked of torch's own float32 arithmetic on the CPU rather than computed exactly: where (i + 0.5) * in / out is a whole
+    number, float32 lands one row lower (trap R1), and the published weights were trained and run with that.
+    """
+    rows = torch.arange(tokens_in, dtype=torch.float32)[None, None]
+    return F.interpolate(rows, size=tokens_out, mode="nearest-exact")[0, 0].long()

@@ -1,0 +1,146 @@
+"""The flow network: velocity of the latent at time t under video, sync and text (arXiv 2412.15322, section 3.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..layers.conv import ChannelLastConv1d
+from ..layers.mlp import GatedConvMLP, GatedMLP
+from ..layers.rope import rope_table
+from ..layers.timestep import TimestepEmbedder
+from ..spec.model import HEAD_DIM, FlowSpec
+from ..spec.timing import SYNC_TOKENS_PER_SEGMENT, SequenceLengths
+from ..types import Features
+from .blocks import FinalLayer, JointBlock, Rotations, StreamBlock
+from .conditions import Conditions, upsampling_index
+
+
+def _linear_projection(width_in: int, width: int, mlp: nn.Module, v2: bool) -> nn.Sequential:
+    first = nn.Linear(width_in, width)
+    return nn.Sequential(first, nn.SiLU(), mlp) if v2 else nn.Sequential(first, mlp)
+
+
+class FlowNetwork(nn.Module):
+    """(latent, t, conditions) -> velocity; t = 0 is noise and t = 1 is data.
+
+    Parameters and buffers carry the published names. ``latent_mean`` and ``latent_std`` (1, 1, C) are the statistics that
+    the network's latents were normalised with; the ``empty_*`` entries stand for missing inputs.
+    """
+
+    def __init__(self, spec: FlowSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        width = spec.width
+
+        def activation() -> nn.Module:
+            return nn.SiLU() if spec.v2 else nn.SELU()
+
+        self.audio_input_proj = nn.Sequential(
+            ChannelLastConv1d(spec.latent_dim, width, 7), activation(), GatedConvMLP(width, 7)
+        )
+        self.clip_input_proj = _linear_projection(spec.clip_dim, width, GatedConvMLP(width, 3), spec.v2)
+        self.sync_input_proj = nn.Sequential(ChannelLastConv1d(spec.sync_dim, width, 7), activation(), GatedConvMLP(width, 3))
+        self.text_input_proj = _linear_projection(spec.text_dim, width, GatedMLP(width), spec.v2)
+        self.clip_cond_proj = nn.Linear(width, width)
+        self.text_cond_proj = nn.Linear(width, width)
+        self.global_cond_mlp = GatedMLP(width)
+        self.sync_pos_emb = nn.Parameter(torch.zeros(1, 1, SYNC_TOKENS_PER_SEGMENT, spec.sync_dim))
+
+        self.t_embed = TimestepEmbedder(width, spec.v2)
+        self.joint_blocks = nn.ModuleList(
+            JointBlock(width, spec.heads, last=i == spec.joint_blocks - 1) for i in range(spec.joint_blocks)
+        )
+        self.fused_blocks = nn.ModuleList(StreamBlock(width, spec.heads, kernel=3) for _ in range(spec.audio_blocks))
+        self.final_layer = FinalLayer(width, spec.latent_dim)
+
+        # Statistics and the empty string's feature are data, not trained: parameters all the same, as published, so that
+        # state dictionaries keep their names; the empty visual tokens are learned.
+        self.latent_mean = nn.Parameter(torch.zeros(1, 1, spec.latent_dim), requires_grad=False)
+        self.latent_std = nn.Parameter(torch.ones(1, 1, spec.latent_dim), requires_grad=False)
+        self.empty_string_feat = nn.Parameter(torch.zeros(spec.text_tokens, spec.text_dim), requires_grad=False)
+        self.empty_clip_feat = nn.Parameter(torch.zeros(1, spec.clip_dim))
+        self.empty_sync_feat = nn.Parameter(torch.zeros(1, spec.sync_dim))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.final_layer.conv.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.final_layer.conv.weight.device
+
+    def normalize(self, latents: Tensor) -> Tensor:
+        """VAE latents (B, L, C) -> the network's latents, (z - mean) / std."""
+        return (latents - self.latent_mean.to(latents)) / self.latent_std.to(latents)
+
+    def unnormalize(self, latents: Tensor) -> Tensor:
+        """The network's latents (B, L, C) -> VAE latents."""
+        return latents * self.latent_std.to(latents) + self.latent_mean.to(latents)
+
+    def conditions(self, features: Features, lengths: SequenceLengths, batch: int | None = None) -> Conditions:
+        """Project ``features`` for ``lengths`` (L, V, S); each missing input takes its learned empty tokens.
+
+        A feature of batch 1 serves every sample. ``batch`` is needed only where it does not follow from the features.
+
+        Raises:
+            InputError: when a feature's width, length or batch does not fit the network or ``lengths``.
+        """
+        given = [f.shape[0] for f in (features.clip, features.sync, features.text) if f is not None]
+        batch = batch or max(given, default=1)
+        spec = self.spec
+        clip = self._filled("clip", features.clip, self.empty_clip_feat, batch, lengths.clip, spec.clip_dim)
+        sync = self._filled("sync", features.sync, self.empty_sync_feat, batch, lengths.sync, spec.sync_dim)
+        text = self._filled("text", features.text, self.empty_string_feat, batch, spec.text_tokens, spec.text_dim)
+        return self.project(clip, sync, text, lengths.latent)
+
+    def _filled(self, name: str, feature: Tensor | None, empty: Tensor, batch: int, tokens: int, width: int) -> Tensor:
+        if feature is None:
+            feature = empty[None]  # one row for visual inputs, all T for text
+            return feature.expand(batch, tokens, width)
+        if feature.ndim != 3 or feature.shape[1:] != (tokens, width) or feature.shape[0] not in (1, batch):
+            raise InputError(
+                f"The {name} features have shape {tuple(feature.shape)}; this network and duration need "
+                f"({batch}, {tokens}, {width}). Extract them for the same duration with encoders that fit the model."
+            )
+        return feature.to(self.device, self.dtype).expand(batch, -1, -1)
+
+    def project(self, clip: Tensor, sync: Tensor, text: Tensor, latent_tokens: int) -> Conditions:
+        """Features (B, V, clip width), (B, S, sync width), (B, T, text width) -> ``Conditions``."""
+        batch, tokens, _ = sync.shape
+        sync = (sync.unflatten(1, (-1, SYNC_TOKENS_PER_SEGMENT)) + self.sync_pos_emb).flatten(1, 2)
+        clip = self.clip_input_proj(clip)
+        sync = self.sync_input_proj(sync)
+        text = self.text_input_proj(text)
+        index = upsampling_index(tokens, latent_tokens).to(sync.device)
+        return Conditions(
+            clip=clip,
+            clip_pooled=self.clip_cond_proj(clip.mean(dim=1)),
+            sync=sync.index_select(1, index),
+            text=text,
+            text_pooled=self.text_cond_proj(text.mean(dim=1)),
+        )
+
+    def rotations(self, latent_tokens: int, clip_tokens: int) -> Rotations:
+        """Aligned RoPE tables, float32: a visual token turns as far as the audio token of the same instant."""
+        return Rotations(
+            rope_table(latent_tokens, HEAD_DIM, device=self.device),
+            rope_table(clip_tokens, HEAD_DIM, latent_tokens / clip_tokens, device=self.device),
+        )
+
+    def forward(self, latent: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """Velocity (B, L, C) of normalised ``latent`` (B, L, C) at time ``t`` (B,) or scalar, in the latent's dtype."""
+        x = self.audio_input_proj(latent.to(self.dtype))
+        clip, text = conditions.clip, conditions.text
+        rope = self.rotations(x.shape[1], clip.shape[1])
+
+        c = self.t_embed(t.expand(x.shape[0])) + self.global_cond_mlp(conditions.clip_pooled + conditions.text_pooled)
+        c = c[:, None]
+        c_frames = c + conditions.sync
+
+        for block in self.joint_blocks:
+            x, clip, text = block(x, clip, text, c, c_frames, rope)
+        for block in self.fused_blocks:
+            x = block(x, c_frames, rope.audio)
+        return self.final_layer(x, c).to(latent.dtype)
