@@ -1,0 +1,110 @@
+"""The frame-picking walk with pixels: stamps in, resized CLIP and sync frames out. Shared by files and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..errors import MediaError
+from ..spec.timing import MIN_DURATION_S, clip_frames, sync_frames
+from ..types import VideoFrames
+from .picking import FramePicker, settle_duration
+from .resize import CLIP_SIZE, SYNC_SIZE, clip_frame, sync_frame
+
+Progress = Callable[[int, int], None]
+"""Called with (frames collected so far, frames expected); expected is 0 while unknown."""
+
+
+class FrameBuffer:
+    """A growing uint8 (frames, 3, size, size) buffer, so that no list of frames has to be copied into one at the end."""
+
+    def __init__(self, size: int, capacity: int) -> None:
+        self._size = size
+        self._data = torch.empty((max(capacity, 1), 3, size, size), dtype=torch.uint8)
+        self._used = 0
+
+    def append(self, frame: Tensor, times: int) -> None:
+        """Adds one uint8 (3, size, size) frame ``times`` times."""
+        needed = self._used + times
+        if needed > self._data.shape[0]:
+            larger = torch.empty((max(needed, self._data.shape[0] * 3 // 2), 3, self._size, self._size), dtype=torch.uint8)
+            larger[: self._used] = self._data[: self._used]
+            self._data = larger
+        self._data[self._used : needed] = frame
+        self._used = needed
+
+    def take(self, count: int) -> Tensor:
+        """The first ``count`` frames, owning no more memory than they need."""
+        frames = self._data[:count]
+        return frames if count == self._data.shape[0] else frames.clone()
+
+
+class FrameCollector:
+    """Feeds stamps to the picker and keeps what it takes, resized at once, so that memory holds no source frame.
+
+    asked_s: the asked duration, or ``None`` for the whole source.
+    """
+
+    def __init__(
+        self, asked_s: float | None, clip_size: int = CLIP_SIZE, sync_size: int = SYNC_SIZE, progress: Progress | None = None
+    ) -> None:
+        self._picker = FramePicker(asked_s)
+        self._asked_s = asked_s
+        self._clip_size, self._sync_size = clip_size, sync_size
+        clip_total = 0 if asked_s is None else clip_frames(asked_s)
+        sync_total = 0 if asked_s is None else sync_frames(asked_s)
+        # Memory of torch.empty is only claimed when written to, so a generous request for a short video costs nothing.
+        self._clip = FrameBuffer(clip_size, clip_total or 64)
+        self._sync = FrameBuffer(sync_size, sync_total or 200)
+        self._total = clip_total + sync_total
+        self._progress = progress
+
+    @property
+    def done(self) -> bool:
+        """Whether no later frame can change the result."""
+        return self._picker.done
+
+    @property
+    def empty(self) -> bool:
+        """Whether no frame has been taken yet."""
+        return self._picker.clip_count == 0 and self._picker.sync_count == 0
+
+    def feed(self, stamp_s: float, pixels: Callable[[], Tensor]) -> None:
+        """One frame in display order; ``pixels`` gives it as uint8 (3, H, W) and is called only if it is taken."""
+        picks = self._picker.feed(stamp_s)
+        if not picks:
+            return
+        frame = pixels().unsqueeze(0)
+        if picks.clip:
+            self._clip.append(clip_frame(frame, self._clip_size)[0], picks.clip)
+        if picks.sync:
+            self._sync.append(sync_frame(frame, self._sync_size)[0], picks.sync)
+        if self._progress is not None:
+            self._progress(self._picker.clip_count + self._picker.sync_count, self._total)
+
+    def hold(self, end_s: float, pixels: Callable[[], Tensor]) -> None:
+        """Lets the last frame, given by ``pixels``, stay until ``end_s``; the source then covers no more than that."""
+        if self.done:
+            return
+        self.feed(end_s, pixels)
+        if self._asked_s is not None:
+            self._asked_s = min(self._asked_s, end_s)
+
+    def finish(self, covered_s: float, source: str) -> VideoFrames:
+        """The collected frames, the duration shortened by spec section 4 where the source ended early.
+
+        covered_s: how much the source covers; it stands for the duration where none was asked.
+
+        Raises:
+            MediaError: when what is left is shorter than 0.64 s.
+        """
+        asked_s = covered_s if self._asked_s is None else self._asked_s
+        duration_s, clip_count, sync_count = settle_duration(asked_s, self._picker.clip_count, self._picker.sync_count)
+        if duration_s < MIN_DURATION_S:
+            raise MediaError(
+                f"{source} is too short: its frames cover {max(covered_s, 0.0):.2f} s here, and at least "
+                f"{MIN_DURATION_S:g} s are needed. Use a longer video."
+            )
+        return VideoFrames(self._clip.take(clip_count), self._sync.take(sync_count), duration_s, source)

@@ -1,0 +1,185 @@
+"""Video files to picked, resized frames (spec section 4), through PyAV."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, MediaError
+from ..spec.timing import check_duration
+from ..types import VideoFrames
+from .collect import FrameCollector, Progress
+from .opening import decode_tolerantly, open_media, pick_video_stream
+from .resize import CLIP_SIZE, SYNC_SIZE
+from .rotation import apply_matrix, display_matrix, swaps_sides
+from .stamps import StampClock, clock_offset, frame_step
+
+_SEEK_MARGINS_S = (0, 10)
+"""Seconds before the wanted instant at which to try seeking; some indexes are coarse."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file says of itself.
+
+    width, height: pixels as shown, that is after rotation.
+    fps: average frame rate; ``None`` where the file states none.
+    duration_s: seconds of the video track, else of the file; ``None`` where neither is known without decoding.
+    codec, container: FFmpeg's names, such as "h264" and "mov,mp4,m4a,3gp,3g2,mj2".
+    """
+
+    width: int
+    height: int
+    fps: float | None
+    duration_s: float | None
+    has_audio: bool
+    codec: str
+    container: str
+
+
+def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
+    """Size, rate and length of a video file; decodes one frame, since rotation travels with frames.
+
+    Raises:
+        MediaError: for anything that is not a video with at least one decodable frame.
+    """
+    name = Path(path).name
+    with open_media(path) as container:
+        stream = pick_video_stream(container, name)
+        frame = next(decode_tolerantly(container, stream), None)
+        if frame is None:
+            raise _no_frames(name)
+        width, height = frame.width, frame.height
+        if swaps_sides(display_matrix(frame)):
+            width, height = height, width
+        rate = stream.average_rate or getattr(stream, "guessed_rate", None)
+        return VideoInfo(
+            width=width,
+            height=height,
+            fps=float(rate) if rate else None,
+            duration_s=_stated_duration(container, stream),
+            has_audio=bool(container.streams.audio),
+            codec=stream.codec_context.name,
+            container=container.format.name,
+        )
+
+
+def read_video(
+    path: str | os.PathLike[str],
+    duration_s: float | None,
+    *,
+    start_s: float = 0.0,
+    clip_size: int = CLIP_SIZE,
+    sync_size: int = SYNC_SIZE,
+    hold_last: bool = False,
+    progress: Progress | None = None,
+) -> VideoFrames:
+    """The frames of ``path`` that the two visual encoders see for ``duration_s`` seconds from ``start_s`` on.
+
+    Any container and codec that FFmpeg decodes, constant or variable rate, turned as players turn it. Only frames that
+    are taken are converted, each once, and decoding stops as soon as the walk ends, so memory does not grow with the
+    file. ``duration_s=None`` reads to the end. A video that ends early gives a shorter ``VideoFrames.duration_s``; the
+    caller tells the user.
+
+    hold_last: the last frame stays until its own end instead of vanishing at its stamp. Off, as published: a 25 fps file
+    of exactly 8 s then yields 199 sync frames and 7.96 s.
+    progress: called with (frames collected, frames expected; 0 if unknown).
+
+    Returns:
+        clip uint8 (V, 3, clip_size, clip_size) and sync uint8 (frames, 3, sync_size, sync_size) (spec section 4).
+
+    Raises:
+        InputError: a duration below 0.64 s, a negative or non-finite start.
+        MediaError: not a readable video, too short, or ``start_s`` beyond its end.
+    """
+    asked_s = None if duration_s is None else check_duration(duration_s)
+    start = _check_start(start_s)
+    name = Path(path).name
+    collector = FrameCollector(asked_s, clip_size, sync_size, progress)
+    with _frames_near(path, start) as (frames, clock):
+        frame: Any = None
+        for frame in frames:
+            collector.feed(clock.stamp(frame), lambda frame=frame: frame_pixels(frame))  # type: ignore[misc]
+            if collector.done:
+                break
+        if frame is None:
+            raise _no_frames(name)
+        if hold_last and not collector.empty:
+            collector.hold(clock.end_s, lambda: frame_pixels(frame))
+    if collector.empty:
+        raise MediaError(
+            f"{name} ends at {clock.end_s + float(start):.2f} s, before the start of {float(start):g} s that was asked for. "
+            "Choose an earlier start."
+        )
+    return collector.finish(clock.end_s, name)
+
+
+def frame_pixels(frame: Any) -> Tensor:
+    """A decoded PyAV frame of any pixel format as uint8 RGB (3, H, W), turned by its display matrix.
+
+    High bit depths are reduced to 8 bits and alpha is dropped, as FFmpeg's converter does it with the frame's own colour
+    matrix; HDR curves are not tone-mapped (neither were they for the published program).
+    """
+    image = apply_matrix(frame.to_rgb().to_ndarray(), display_matrix(frame))
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+@contextmanager
+def _frames_near(path: str | os.PathLike[str], start: Fraction) -> Iterator[tuple[Iterator[Any], StampClock]]:
+    """Decoded frames from at or before ``start``, and a clock that counts from ``start``.
+
+    A file that cannot be searched (raw streams, broken indexes) is opened afresh and decoded from its beginning.
+    """
+    name = Path(path).name
+    if start > 0:
+        with open_media(path) as container:
+            stream = pick_video_stream(container, name)
+            offset = clock_offset(container) + start
+            frames = _sought(container, stream, offset)
+            if frames is not None:
+                yield frames, StampClock(offset, frame_step(stream))
+                return
+    with open_media(path) as container:
+        stream = pick_video_stream(container, name)
+        clock = StampClock(clock_offset(container) + start, frame_step(stream))
+        yield decode_tolerantly(container, stream), clock
+
+
+def _sought(container: Any, stream: Any, instant: Fraction) -> Iterator[Any] | None:
+    """Frames from a keyframe at or before ``instant`` (seconds on the container's clock); ``None`` where seeking fails."""
+    for margin_s in _SEEK_MARGINS_S:
+        try:
+            container.seek(max(0, int((instant - margin_s) / stream.time_base)), stream=stream, backward=True)
+        except OSError:
+            return None
+        frames = decode_tolerantly(container, stream)
+        first = next(frames, None)
+        if first is not None and first.pts is not None and first.pts * first.time_base <= instant:
+            return chain([first], frames)
+    return None
+
+
+def _stated_duration(container: Any, stream: Any) -> float | None:
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1_000_000 if container.duration else None
+
+
+def _check_start(start_s: float) -> Fraction:
+    if not math.isfinite(start_s) or start_s < 0:
+        raise InputError(f"A start of {start_s} s was asked for; it must be 0 or more.")
+    return Fraction(start_s)
+
+
+def _no_frames(name: str) -> MediaError:
+    return MediaError(f"{name} has a video track but not one frame of it can be decoded. Check that it plays in a media player.")
