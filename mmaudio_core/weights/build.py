@@ -1,0 +1,166 @@
+"""A file becomes a module: built on the meta device, then filled from the mapped file, tensor by tensor."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import WeightsError
+from ..spec.model import CLIPSpec, FlowSpec, PartSpec, SynchformerSpec, VAESpec, VocoderSpec
+from .parts import Part, open_part
+from .registry import PHRASES, belongs
+
+COMPUTE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+RELEASE_EVERY = 256 << 20
+"""Bytes converted before the pages of the source file are let go."""
+SHOWN = 5
+
+
+def load_part(
+    path: str | os.PathLike[str],
+    kind: str,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    expect: str | None = None,
+    image: bool = True,
+    text: bool = True,
+    fold: bool = True,
+) -> tuple[nn.Module, PartSpec]:
+    """Loads one part ("flow", "vae", "vocoder", "synchformer", "clip") from any file that holds it.
+
+    Every floating tensor gets ``dtype``; None means the number format that most of the file has (float32 where that is none to
+    compute in). On the CPU and without a change of format the parameters are views of the mapped file: loading reads next to
+    nothing, and the file must stay in place while the module lives. With a change of format or device the source is let go as
+    the loading proceeds, so memory holds the result and about 256 MB more.
+
+    ``expect`` is the variant that is needed ("large_44k_v2", or "16k" / "44k" for VAE and vocoder). ``image`` and ``text`` choose
+    CLIP's towers; the other is neither built nor read. ``fold`` normalises a VAE's weights for inference.
+
+    Returns the module in eval mode without gradients, and its configuration.
+
+    Raises:
+        WeightsError: the file is not what belongs there, or tensors are missing, surplus or of a wrong shape (named).
+    """
+    part = open_part(path, kind)
+    _check_variant(part, expect)
+    with torch.device("meta"):
+        module = build_module(part.detected.spec, image=image, text=text)
+    tensors = part.tensors if kind != "clip" else _towers(part.tensors, image, text)
+    _fill(module, tensors, part, dtype or usual_dtype(tensors.values()), torch.device(device))
+    module.requires_grad_(False).eval()
+    if kind == "vae" and fold:
+        module.fold_weights_()
+    return module, part.detected.spec
+
+
+def build_module(spec: PartSpec, *, image: bool = True, text: bool = True) -> nn.Module:
+    """The module that ``spec`` describes, with the weights its constructor gives (on the current default device)."""
+    if isinstance(spec, FlowSpec):
+        from ..transformer.model import FlowNetwork
+
+        return FlowNetwork(spec)
+    if isinstance(spec, VAESpec):
+        from ..autoencoder.vae import VAE
+
+        return VAE(spec)
+    if isinstance(spec, VocoderSpec):
+        from ..vocoder.bigvgan import BigVGAN
+
+        return BigVGAN(spec)
+    if isinstance(spec, SynchformerSpec):
+        from ..features.synchformer import SynchformerVisual
+
+        return SynchformerVisual(spec)
+    if isinstance(spec, CLIPSpec):
+        from ..features.clip import CLIPEncoder
+
+        return CLIPEncoder(spec, image=image, text=text)
+    raise WeightsError(f"There is no module for the configuration {type(spec).__name__}.")
+
+
+def usual_dtype(tensors: Iterable[torch.Tensor]) -> torch.dtype:
+    """The floating format that most of the bytes have; float32 where it is one that nothing computes in (float64, 8 bits)."""
+    sizes: Counter[torch.dtype] = Counter()
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            sizes[tensor.dtype] += tensor.numel() * tensor.element_size()
+    usual = sizes.most_common(1)[0][0] if sizes else torch.float32
+    return usual if usual in COMPUTE_DTYPES else torch.float32
+
+
+def _check_variant(part: Part, expect: str | None) -> None:
+    found = part.detected
+    if expect is not None and found.variant != expect:
+        raise WeightsError(f"{part.file.path} is {found.phrase}; {belongs(found.kind, expect)} ({expect}).")
+
+
+def _towers(tensors: Mapping[str, torch.Tensor], image: bool, text: bool) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in tensors.items() if (image if name.startswith("visual.") else text)}
+
+
+def check_names(slots: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], what: str) -> None:
+    """Compares a module's state dict with the tensors for it; ``what`` begins the sentence.
+
+    Raises:
+        WeightsError: naming the first missing, surplus and misshaped tensors, with their numbers.
+    """
+    missing = [name for name in slots if name not in tensors]
+    surplus = [name for name in tensors if name not in slots]
+    both = [name for name in slots if name in tensors]
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(slots[name].shape)}"
+        for name in both
+        if tensors[name].shape != slots[name].shape
+    ]
+    problems = [_some("lacks", missing), _some("has the unknown", surplus), _some("has of the wrong shape", shapes)]
+    if any(problems):
+        raise WeightsError(f"{what} {'; it '.join(text for text in problems if text)}. The file is damaged or of another model.")
+
+
+def _some(verb: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(names[:SHOWN]) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return f"{verb} {len(names)} tensor{'s' * (len(names) != 1)}: {shown}"
+
+
+def _fill(module: nn.Module, tensors: dict[str, torch.Tensor], part: Part, dtype: torch.dtype, device: torch.device) -> None:
+    slots = module.state_dict(keep_vars=True)
+    check_names(slots, tensors, f"{part.file.path} ({PHRASES[part.detected.kind]}, {part.detected.variant})")
+    converted = 0
+    for name in list(tensors):
+        source = tensors.pop(name)  # so that a converted source can go at once
+        value = source.to(device=device, dtype=dtype if source.is_floating_point() else None).contiguous()
+        _assign(module, name, value, slots[name])
+        if value.data_ptr() != source.data_ptr():
+            converted += source.numel() * source.element_size()
+        if converted >= RELEASE_EVERY:
+            part.file.release()
+            converted = 0
+    if converted:
+        part.file.release()
+    _no_meta(module, part, device)
+
+
+def _assign(module: nn.Module, name: str, value: torch.Tensor, slot: torch.Tensor) -> None:
+    owner_name, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(owner_name)
+    if isinstance(slot, nn.Parameter):
+        setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
+    else:
+        owner.register_buffer(leaf, value)
+
+
+def _no_meta(module: nn.Module, part: Part, device: torch.device) -> None:
+    held: dict[str, Any] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    if empty := [name for name, value in held.items() if value.is_meta]:
+        raise WeightsError(f"{part.file.path} left {_some('without values', empty)}.")
+    # Buffers that are not in any file (filters) were made on the CPU.
+    if device.type != "cpu":
+        module.to(device)

@@ -1,0 +1,77 @@
+"""What any file is, in a few lines for people."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from ..errors import WeightsError
+from .detect import Detected
+from .files import TensorFile, open_tensors
+from .metadata import KEY, decode
+from .parts import split_parts
+from .registry import LICENCES, by_md5
+from .sniff import size_text
+
+CHUNK_BYTES = 4 << 20
+
+
+def describe(path: str | os.PathLike[str], *, checksum: bool = False) -> str:
+    """A few lines about ``path``: kind and variant of each part, tensors and numbers, formats, metadata, licence.
+
+    With ``checksum`` the whole file is read and its MD5 compared with the published files'. Of a wrong file the description is
+    the one sentence that says what it is; nothing is raised for wrong files.
+    """
+    path = Path(path)
+    try:
+        file = open_tensors(path)
+        parts = split_parts(file.tensors, file.metadata, str(path))
+        values = decode(file.metadata, str(path))
+    except WeightsError as error:
+        return str(error)
+    lines = [f"{path.name}: {' and '.join(detected.phrase for detected, _ in parts.values())}"]
+    for detected, prefix in parts.values():
+        lines.append(_part_line(detected, prefix, file))
+    lines.append(f"  file: {size_text(path.stat().st_size)}, {file.format}" + (f", tensors under {file.nested!r}" if file.nested else ""))
+    if values:
+        said = ", ".join(f"{key} {values[key]!r}" for key in ("variant", "source_name") if values.get(key))
+        lines.append(f"  written by this package{': ' if said else ''}{said}")
+    elif others := [key for key in file.metadata if key != KEY]:
+        lines.append(f"  metadata: {', '.join(f'{key} = {file.metadata[key][:60]!r}' for key in others[:5])}")
+    licences = values.get("licence") or "; ".join(sorted({LICENCES[kind] for kind in parts}))
+    lines.append(f"  licence of the published weights: {licences}")
+    if checksum:
+        lines.append(f"  {checksum_line(path)}")
+    return "\n".join(lines)
+
+
+def _part_line(detected: Detected, prefix: str, file: TensorFile) -> str:
+    formats: Counter[torch.dtype] = Counter()
+    tensors = 0
+    for name, tensor in file.tensors.items():
+        if name.startswith(prefix):
+            formats[tensor.dtype] += tensor.numel()
+            tensors += 1
+    kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype, _ in formats.most_common())
+    sizes = ", ".join(f"{key} {value}" for key, value in detected.spec.to_dict().items())
+    return f"  {detected.kind} {detected.variant}: {tensors} tensors, {formats.total() / 1e6:,.1f} M numbers in {kinds} ({sizes})"
+
+
+def checksum_line(path: str | os.PathLike[str]) -> str:
+    """The MD5 of a file and whether it is that of a published one."""
+    digest = file_digest(path, "md5")
+    known = by_md5(digest)
+    return f"MD5 {digest}: " + (f"the published {known.name}, unchanged" if known else "no published file whose checksum is known")
+
+
+def file_digest(path: str | os.PathLike[str], algorithm: str) -> str:
+    """Hexadecimal digest ("md5", "sha256") of a file, read in pieces."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
