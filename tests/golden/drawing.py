@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,17 +46,24 @@ def draw(seed: int, name: str, shape: Iterable[int]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).reshape(shape)
 
 
-def draw_input(seed: int, name: str, shape: Iterable[int], formula: str = "") -> Tensor:
-    """``input.<name>`` and the scaling that a formula such as ``input.mel*2-4`` or ``input.audio (2,9)*0.5 (B,N)`` states."""
-    x = draw(seed, f"input.{name}", shape)
-    return scaled(x, formula.split(f"input.{name}", 1)[1]) if formula else x
+def draw_input(seed: int, name: str, shape: Iterable[int]) -> Tensor:
+    return draw(seed, f"input.{name}", shape)
 
 
-def scaled(x: Tensor, operations: str) -> Tensor:
-    """``x`` after operations like ``*2-4``; parts in parentheses and anything after the numbers are remarks."""
-    import re
+def draw_formula(seed: int, formula: str, shape: Iterable[int] | None = None, **sizes: int) -> Tensor:
+    """An input as metadata describe it, such as ``input.mel*2-4`` or ``input.mel (2,n,66)*0.5 (B,S,F)``.
 
-    bare = re.sub(r"\([^)]*\)", " ", operations)
+    The shape is the argument, or else the first bracket of the formula, where ``sizes`` give its letters. Other brackets
+    are remarks.
+    """
+    name = re.match(r"input\.\w+", formula)
+    assert name, f"no input is named in the formula {formula!r}"
+    if shape is None:
+        bracket = re.search(r"\(([^)]*)\)", formula)
+        assert bracket, f"no shape in the formula {formula!r}"
+        shape = [sizes[s] if s in sizes else int(s) for s in re.split(r"\s*,\s*", bracket[1].strip())]
+    x = draw(seed, name[0], shape)
+    bare = re.sub(r"\([^)]*\)", " ", formula[name.end() :])
     for operator, number in re.findall(r"([*+\-/])\s*(\d+(?:\.\d+)?(?:e-?\d+)?)", bare):
         value = float(number)
         x = {"*": x * value, "+": x + value, "-": x - value, "/": x / value}[operator]
@@ -64,8 +74,9 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(t.shape) for name, t in module.state_dict().items()}
 
 
-def draw_state(seed: int, shapes: Mapping[str, Iterable[int]]) -> dict[str, Tensor]:
-    return {name: draw(seed, name, shape) for name, shape in shapes.items()}
+def read_meta(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["meta"])
 
 
 class Golden:
@@ -73,9 +84,8 @@ class Golden:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with safe_open(path, framework="pt") as file:
-            self.meta: dict[str, Any] = json.loads(file.metadata()["meta"])
-            self.tensors = {name: file.get_tensor(name) for name in file.keys()}
+        self.meta = read_meta(path)
+        self.tensors = load_file(path)
         self.seed: int = self.meta["seed"]
 
     def __getitem__(self, name: str) -> Tensor:
@@ -97,6 +107,27 @@ def assert_close(name: str, expected: Tensor, out: Tensor, relative: float) -> N
     assert error <= relative * largest, f"{name}: error {error:.3g} is {error / largest:.3g} of {largest:.3g}, allowed {relative}"
 
 
+def load_drawn(module_of: Callable[[], nn.Module], seed: int, prefix: str = "") -> nn.Module:
+    """The module of ``module_of`` with made-up weights, each named as in the published files (``prefix`` + own name)."""
+    with torch.device("meta"):
+        module = module_of()
+    state = {name: draw(seed, prefix + name, shape) for name, shape in shapes_of(module).items()}
+    module.load_state_dict(state, assign=True)
+    return module.eval().requires_grad_(False)
+
+
 def golden_files(pattern: str) -> list[Path]:
     """Files of the goldens folder that match; empty where the folder is absent."""
     return sorted(GOLDENS.glob(pattern)) if GOLDENS.is_dir() else []
+
+
+def each_golden(pattern: str, is_large: Callable[[dict[str, Any]], bool] = lambda meta: False) -> pytest.MarkDecorator:
+    """Run a test on ``path`` for every file that matches, large ones marked slow; one that skips, saying so, if there is none."""
+    params = [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.suffix != ".json" and is_large(read_meta(path)) else [])
+        for path in golden_files(pattern)
+    ]
+    if not params:
+        reason = f"no {pattern} in the goldens folder {GOLDENS} (set MMAUDIO_GOLDENS)"
+        params = [pytest.param(None, id="absent", marks=pytest.mark.skip(reason=reason))]
+    return pytest.mark.parametrize("path", params)
