@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from .opening import decode_tolerantly, open_media, pick_video_stream
 from .resize import CLIP_SIZE, SYNC_SIZE, clip_frame, to_uint8
 from .video import frame_pixels
 
-Pixels = Union[Tensor, np.ndarray]
+Pixels: TypeAlias = Tensor | np.ndarray
 _FLOAT_LIMIT = 2.0
 """Resampling filters overshoot [0, 1] a little; values beyond this come from a 0-255 picture in float."""
 
@@ -100,7 +100,7 @@ def pixels_to_uint8(frame: Pixels) -> Tensor:
     Raises:
         MediaError: another shape or type, or values that cannot be a picture.
     """
-    tensor = torch.from_numpy(frame) if isinstance(frame, np.ndarray) else frame
+    tensor = _from_numpy(frame) if isinstance(frame, np.ndarray) else frame
     if not isinstance(tensor, Tensor):
         raise MediaError(f"A frame is a {type(frame).__name__}; a tensor or a numpy array is needed.")
     tensor = _channels_first(tensor.detach().cpu())
@@ -114,6 +114,15 @@ def pixels_to_uint8(frame: Pixels) -> Tensor:
     if high > _FLOAT_LIMIT:
         raise MediaError(f"A float frame reaches {high:g}; float frames must lie in [0, 1]. Divide by 255 or convert to uint8.")
     return to_uint8(tensor)
+
+
+def _from_numpy(frame: np.ndarray) -> Tensor:
+    if frame.dtype.kind not in "fu" or frame.dtype.itemsize not in (1, 2, 4, 8):
+        raise MediaError(f"Frames are {frame.dtype}; uint8 (0 to 255) or float (0 to 1) is needed.")
+    # Mirrored views and read-only buffers are nothing that torch can share memory with.
+    if not frame.flags.writeable or any(stride < 0 for stride in frame.strides):
+        frame = frame.copy()
+    return torch.from_numpy(frame)
 
 
 def _channels_first(frame: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def import_av() -> ModuleType:
     try:
         import av
     except Exception as error:  # a broken binary package raises anything from OSError to AttributeError
-        raise DependencyError(f"Reading and writing media needs the package av (PyAV 13 or newer): pip install av. ({error})") from error
+        raise DependencyError(f"Media files need the package av (PyAV 13 or newer): pip install av. ({error})") from error
     return av
 
 

@@ -38,8 +38,8 @@ def sync_frame(frame: Tensor, size: int = SYNC_SIZE) -> Tensor:
     new_height, new_width = (size, longer) if height <= width else (longer, size)
     resized = resize_bicubic(frame, new_height, new_width)
     # Python's round: half to even, as in the published program's centre crop.
-    top = int(round((new_height - size) / 2.0))
-    left = int(round((new_width - size) / 2.0))
+    top = round((new_height - size) / 2.0)
+    left = round((new_width - size) / 2.0)
     return resized[..., top : top + size, left : left + size]
 
 

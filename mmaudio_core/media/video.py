@@ -182,4 +182,4 @@ def _check_start(start_s: float) -> Fraction:
 
 
 def _no_frames(name: str) -> MediaError:
-    return MediaError(f"{name} has a video track but not one frame of it can be decoded. Check that it plays in a media player.")
+    return MediaError(f"{name} has a video track but no frame of it can be decoded. Check that it plays in a media player.")
