@@ -39,8 +39,8 @@ def load_part(
     nothing, and the file must stay in place while the module lives. With a change of format or device the source is let go as
     the loading proceeds, so memory holds the result and about 256 MB more.
 
-    ``expect`` is the variant that is needed ("large_44k_v2", or "16k" / "44k" for VAE and vocoder). ``image`` and ``text`` choose
-    CLIP's towers; the other is neither built nor read. ``fold`` normalises a VAE's weights for inference.
+    ``expect`` is the variant that is needed ("large_44k_v2", or "16k" / "44k" for VAE and vocoder). ``image`` and ``text``
+    choose CLIP's towers; the other is neither built nor read. ``fold`` normalises a VAE's weights for inference.
 
     Returns the module in eval mode without gradients, and its configuration.
 
@@ -55,7 +55,8 @@ def load_part(
     _fill(module, tensors, part, dtype or usual_dtype(tensors.values()), torch.device(device))
     module.requires_grad_(False).eval()
     if kind == "vae" and fold:
-        module.fold_weights_()
+        vae: Any = module
+        vae.fold_weights_()
     return module, part.detected.spec
 
 
@@ -120,7 +121,8 @@ def check_names(slots: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.T
     ]
     problems = [_some("lacks", missing), _some("has the unknown", surplus), _some("has of the wrong shape", shapes)]
     if any(problems):
-        raise WeightsError(f"{what} {'; it '.join(text for text in problems if text)}. The file is damaged or of another model.")
+        said = "; it ".join(text for text in problems if text)
+        raise WeightsError(f"{what} {said}. The file is damaged or of another model.")
 
 
 def _some(verb: str, names: list[str]) -> str:

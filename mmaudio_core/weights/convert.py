@@ -21,7 +21,7 @@ from .safetensors_file import write_safetensors
 
 def convert(src: str | os.PathLike[str], dst: str | os.PathLike[str], dtype: torch.dtype | None = None, *,
             kind: str | None = None, overwrite: bool = False) -> Path:
-    """Writes the part in ``src`` to the safetensors file ``dst``: published names, weight norm folded, metadata that says it all.
+    """Writes the part in ``src`` to the safetensors file ``dst``: published names, weight norm folded, with metadata.
 
     ``dtype`` None keeps every number as it is, bit for bit; else floating tensors are converted. ``kind`` picks a part out of a
     family file. Of Synchformer everything is kept (visual tower, audio tower, offset head) under the published names. The same
@@ -75,7 +75,7 @@ def write_family(parts: Mapping[str, tuple[PartSpec, Mapping[str, torch.Tensor]]
     specs: dict[str, Any] = {}
     for kind, (spec, state) in parts.items():
         if kind not in PART_KINDS or spec.kind != kind:
-            raise WeightsError(f"A part called {kind!r} was given the configuration of {spec.kind!r}; kinds are {', '.join(PART_KINDS)}.")
+            raise WeightsError(f"A part called {kind!r} was given with the configuration of {spec.kind!r}.")
         specs[kind] = spec.to_dict()
         tensors |= {f"{kind}.{name}": tensor for name, tensor in state.items()}
     flow = parts.get("flow")

@@ -51,9 +51,9 @@ _UNSAID: dict[str, frozenset[str]] = {
 
 _FOREIGN: tuple[tuple[str, str], ...] = (
     (r".*(lora_up|lora_down|lora_A|lora_B|lora_a|lora_b)\b.*", "is a LoRA (changes to a model), not a model"),
-    (r"(text_model|vision_model)\..*", "is a CLIP model in the layout of the transformers library; the open_clip layout is needed"),
-    (r"model\.diffusion_model\..*", "is a checkpoint of an image or video model (Stable Diffusion's layout), not a part of MMAudio"),
-    (r"(double_blocks|single_blocks|transformer_blocks)\..*", "is a diffusion transformer of another model, not a part of MMAudio"),
+    (r"(text_model|vision_model)\..*", "is a CLIP model in the layout of transformers, not of open_clip"),
+    (r"model\.diffusion_model\..*", "is an image or video model (Stable Diffusion's layout), not a part of MMAudio"),
+    (r"(double_blocks|single_blocks|transformer_blocks)\..*", "is another diffusion transformer, not a part of MMAudio"),
     (r"(encoder|decoder)\.(down|up|mid|conv_in)\..*", "is an autoencoder of another model, not a part of MMAudio"),
     (r"(afeat_extractor|transformer\.off_head)\..*", "holds Synchformer without its visual tower"),
     (r"(msd|mpd|mrd|discriminators)\..*", "is a discriminator, which only training needs"),
@@ -138,7 +138,7 @@ def read_spec(kind: str, shapes: Shapes, said: Mapping[str, Any] | None = None, 
             for name, value in found.items():
                 if name not in _UNSAID[kind] and stated[name] != value:
                     raise WeightsError(
-                        f"{where} says {name} = {stated[name]} in its metadata, but its tensors say {value}; the file is damaged."
+                        f"{where} is damaged: its metadata say {name} = {stated[name]}, but its tensors say {value}."
                     )
             found |= {name: stated[name] for name in stated if name in _UNSAID[kind]}
         return PART_KINDS[kind](**found)

@@ -117,8 +117,8 @@ def _state_dict(path: Path, value: Any, kind: str | None) -> tuple[dict[str, tor
         return tensors, key
     keys = ", ".join(str(key) for key in list(value)[:8]) + (", ..." if len(value) > 8 else "")
     if inner:
-        raise wrong(path, f"is a training checkpoint with several models under {', '.join(inner)} (its keys: {keys}); save the one "
-                          "that is wanted alone", kind)
+        several = f"is a training checkpoint with several models under {', '.join(inner)} (its keys: {keys})"
+        raise wrong(path, f"{several}; save the one that is wanted alone", kind)
     raise wrong(path, f"holds no model that can be told apart (its keys: {keys})", kind)
 
 

@@ -36,7 +36,8 @@ def describe(path: str | os.PathLike[str], *, checksum: bool = False) -> str:
     lines = [f"{path.name}: {' and '.join(detected.phrase for detected, _ in parts.values())}"]
     for detected, prefix in parts.values():
         lines.append(_part_line(detected, prefix, file))
-    lines.append(f"  file: {size_text(path.stat().st_size)}, {file.format}" + (f", tensors under {file.nested!r}" if file.nested else ""))
+    nested = f", tensors under {file.nested!r}" if file.nested else ""
+    lines.append(f"  file: {size_text(path.stat().st_size)}, {file.format}{nested}")
     if values:
         said = ", ".join(f"{key} {values[key]!r}" for key in ("variant", "source_name") if values.get(key))
         lines.append(f"  written by this package{': ' if said else ''}{said}")
@@ -58,14 +59,15 @@ def _part_line(detected: Detected, prefix: str, file: TensorFile) -> str:
             tensors += 1
     kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype, _ in formats.most_common())
     sizes = ", ".join(f"{key} {value}" for key, value in detected.spec.to_dict().items())
-    return f"  {detected.kind} {detected.variant}: {tensors} tensors, {formats.total() / 1e6:,.1f} M numbers in {kinds} ({sizes})"
+    numbers = formats.total() / 1e6
+    return f"  {detected.kind} {detected.variant}: {tensors} tensors, {numbers:,.1f} M numbers in {kinds} ({sizes})"
 
 
 def checksum_line(path: str | os.PathLike[str]) -> str:
     """The MD5 of a file and whether it is that of a published one."""
     digest = file_digest(path, "md5")
     known = by_md5(digest)
-    return f"MD5 {digest}: " + (f"the published {known.name}, unchanged" if known else "no published file whose checksum is known")
+    return f"MD5 {digest}: {f'the published {known.name}, unchanged' if known else 'of no published file whose MD5 is known'}"
 
 
 def file_digest(path: str | os.PathLike[str], algorithm: str) -> str:

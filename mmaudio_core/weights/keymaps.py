@@ -149,7 +149,7 @@ def full_synchformer(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
     for prefix, what in ((VISUAL_PREFIX, "visual tower"), (AUDIO_TOWER, "audio tower"), (OFFSET_HEAD, "offset head")):
         if not any(new.startswith(prefix) for new in names.values()):
             raise WeightsError(
-                f"This Synchformer file has no {what} (names under {prefix}); the published synchformer_state_dict.pth has all of it."
+                f"This Synchformer file has no {what} (names under {prefix}); the published synchformer_state_dict.pth has it."
             )
     return {new: tensors[old] for old, new in names.items()}
 

@@ -42,7 +42,7 @@ class FoundFile:
 
 
 def default_folders(env: Mapping[str, str] | None = None) -> list[Path]:
-    """Where weights are looked for: the folders of MMAUDIO_WEIGHTS (separated as in PATH), else ~/.cache/mmaudio-graph/weights."""
+    """Where to look for weights: the folders of MMAUDIO_WEIGHTS (separated as in PATH), else ~/.cache/mmaudio-graph/weights."""
     named = (os.environ if env is None else env).get("MMAUDIO_WEIGHTS", "")
     folders = [Path(part).expanduser() for part in named.split(os.pathsep) if part.strip()]
     return folders or [Path.home() / ".cache" / "mmaudio-graph" / "weights"]
@@ -137,22 +137,19 @@ def _picks(found: list[FoundFile], variant: str, dtype: torch.dtype | None) -> d
         return (int(half if dtype not in _HALVES else item.dtype != dtype) + int(dtype in _HALVES and not half), str(item.path))
 
     flows = sorted((item for item in found if item.kind == "flow" and item.variant == variant), key=rank)
-    if not flows:
-        return {kind: _first(found, kind, VARIANTS.get(variant), rank) for kind in KINDS[1:] if
-                _first(found, kind, VARIANTS.get(variant), rank)}  # type: ignore[misc]
-    flow = flows[0]
-    picks = {"flow": flow}
-    assert isinstance(flow.spec, FlowSpec)
+    picks = {"flow": flows[0]} if flows else {}
+    spec = flows[0].spec if flows else VARIANTS.get(variant)
+    own = [item for item in found if flows and item.path == flows[0].path]
     for kind in KINDS[1:]:
-        own = [item for item in found if item.path == flow.path]
-        if pick := _first(own, kind, flow.spec, rank) or _first(found, kind, flow.spec, rank):
+        if pick := _first(own, kind, spec, rank) or _first(found, kind, spec, rank):
             picks[kind] = pick
     return picks
 
 
-def _first(found: list[FoundFile], kind: str, flow: FlowSpec | None, rank: Any) -> FoundFile | None:
-    fitting = sorted((item for item in found if item.kind == kind and flow and fits(flow, item)), key=rank)
-    return fitting[0] if fitting else None
+def _first(found: list[FoundFile], kind: str, flow: PartSpec | None, rank: Any) -> FoundFile | None:
+    if not isinstance(flow, FlowSpec):
+        return None
+    return min((item for item in found if item.kind == kind and fits(flow, item)), key=rank, default=None)
 
 
 def fits(flow: FlowSpec, item: FoundFile) -> bool:

@@ -1,8 +1,8 @@
 """Reading and writing the safetensors format: a length, a JSON list of tensors, then their bytes.
 
-Read here and not through the package of that name, for three reasons: the list can be read without touching the data, tensors are
-views of one private mapping (nothing is copied before it is used), and what is written is the same byte for byte every time
-(the package stores the metadata in the order of a hash table).
+Read here and not through the package of that name, for three reasons: the list can be read without touching the data, tensors
+are views of one private mapping (nothing is copied before it is used), and what is written is the same byte for byte every
+time (the package stores the metadata in the order of a hash table).
 """
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, torch.
                       dtype: torch.dtype | None = None, release: Callable[[], None] | None = None) -> None:
     """Writes ``tensors`` (any device) to ``path``: first to ``path`` + ".partial", then renamed.
 
-    Floating tensors are written in ``dtype`` (None: as they are). The same tensors and metadata always give the same bytes. A run
-    that is killed leaves at most the ".partial" file, which the next run overwrites; ``path`` is either absent (or old) or
-    complete. ``release()`` is called every 256 MB, to let go of what was read.
+    Floating tensors are written in ``dtype`` (None: as they are). The same tensors and metadata always give the same bytes.
+    A run that is killed leaves at most the ".partial" file, which the next run overwrites; ``path`` is either absent (or old)
+    or complete. ``release()`` is called every 256 MB, to let go of what was read.
 
     Raises:
         WeightsError: when the folder cannot be written to, or the disk is full.
@@ -133,7 +133,8 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, torch.
         raise
 
 
-def _header_bytes(tensors: Mapping[str, torch.Tensor], formats: Mapping[str, torch.dtype], metadata: Mapping[str, str]) -> bytes:
+def _header_bytes(tensors: Mapping[str, torch.Tensor], formats: Mapping[str, torch.dtype],
+                  metadata: Mapping[str, str]) -> bytes:
     values: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
     for name, dtype in formats.items():

@@ -82,7 +82,7 @@ def sniff(path: str | os.PathLike[str], kind: str | None = None) -> Container:
     # Also where the first bytes look like a pickle: a tar's first field is a free name, and torch before 2.6 unpacked the old
     # tar format without its safeguards even with weights_only=True (CVE-2025-32434).
     if size >= 512 and tarfile.is_tarfile(path):
-        raise wrong(path, "is a tar archive (the torch format of before 2017, or packed files), which cannot be opened safely", kind)
+        raise wrong(path, "is a tar archive (packed files, or torch's oldest format), which cannot be opened safely", kind)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         if LEGACY_MAGIC not in head[:32]:
             raise wrong(path, "is a Python pickle that torch did not write; a pickle can carry code, and it was not run", kind)
