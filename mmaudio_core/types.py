@@ -45,25 +45,29 @@ class Audio:
 class Features:
     """What the encoders say of an input; ``None`` where an input is missing.
 
-    clip: (B, V, clip width) L2-normalised, one per frame at 8 fps.
+    clip: (B, V, clip width) L2-normalised, one per frame at 8 fps; a single token stands for a still image.
     sync: (B, S, sync width), 8 per 16-frame segment.
     text: (B, T, text width), L2-normalised last hidden states.
+    duration_s: seconds that the visual features cover; ``None`` where they cover none (text, a still image).
     """
 
     clip: Tensor | None = None
     sync: Tensor | None = None
     text: Tensor | None = None
+    duration_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Un-normalised VAE latents (B, L, C), as the flow network's checkpoint statistics leave them."""
+    """Un-normalised VAE latents ``tokens`` float32 (B, L, C) of ``duration_s`` seconds of sound."""
 
     tokens: Tensor
+    duration_s: float
 
 
 @dataclass(frozen=True)
 class Mel:
-    """Log-mel spectrogram (B, M, F)."""
+    """Log-mel spectrogram ``values`` float32 (B, M, F) of ``duration_s`` seconds of sound."""
 
     values: Tensor
+    duration_s: float

@@ -12,7 +12,11 @@ BETA_FLOOR = 1e-9
 
 
 class SnakeBeta(nn.Module):
-    """x + sin^2(e^alpha x) / (e^beta + 1e-9), per channel; (B, C, time) -> (B, C, time)."""
+    """x + sin^2(e^alpha x) / (e^beta + 1e-9), per channel; (B, C, time) -> (B, C, time).
+
+    Computed in float32 in half precision runs too: e^beta underflows in float16, and rounding the sine's argument is what
+    makes a bfloat16 vocoder hiss.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -20,8 +24,9 @@ class SnakeBeta(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        alpha, beta = self.alpha.exp()[:, None], self.beta.exp()[:, None]
-        return x + torch.sin(x * alpha).square() / (beta + BETA_FLOOR)
+        alpha, beta = self.alpha.float().exp()[:, None], self.beta.float().exp()[:, None]
+        wide = x.float()
+        return (wide + torch.sin(wide * alpha).square() / (beta + BETA_FLOOR)).to(x.dtype)
 
 
 class AntiAliasedSnake(nn.Module):

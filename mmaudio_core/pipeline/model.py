@@ -1,0 +1,255 @@
+"""The whole model: video, frames, an image or text in, sound out; and each stage by itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..spec.audio import AudioSpec
+from ..spec.timing import check_duration, sync_frames
+from ..types import Audio, Features, Latents, Mel, VideoFrames
+from .device import choose_device, choose_dtype
+from .files import ModelFiles, find_files
+from .parts import Parts
+from .report import Report
+from .result import Result, Take
+from .sample import SampleSettings, sample_latents
+
+log = logging.getLogger("mmaudio")
+
+DEFAULT_DURATION_S = 8.0
+"""The duration that the published networks were trained on; used where no video says otherwise."""
+LONG_DURATION_S = 12.0
+StageProgress = Callable[[str, int, int], None]
+"""(stage, done, in all; 0 while unknown); raise in it to stop."""
+
+
+def load(
+    variant: str | None = None,
+    weights: Iterable[str | os.PathLike[str]] | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    progress: StageProgress | None = None,
+) -> MMAudio:
+    """A model ready to generate; parts are read from disk when a stage first needs them.
+
+    variant: a published name, "tiny" for the embedded model, or None for the best whose files are present, else "tiny".
+    weights: folder or folders with weights; None means those of ``MMAUDIO_WEIGHTS``, else ``~/.cache/mmaudio-graph/weights``.
+    device, dtype: None leaves the choice to us; it is logged.
+
+    Raises:
+        WeightsError: for an unknown variant, or when its files are missing.
+        InputError: for a device or dtype that cannot be used.
+    """
+    folders = [weights] if isinstance(weights, (str, os.PathLike)) else weights
+    return MMAudio(find_files(variant, folders), device, dtype, progress)
+
+
+class MMAudio:
+    """One variant on one device. ``report`` collects the cost of every stage."""
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        progress: StageProgress | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        self.variant = files.variant
+        self.report = Report(self.device)
+        self.parts = Parts(files, self.device, self.dtype, self.report)
+        self._progress = progress
+        for note in files.notes:
+            log.warning(note)
+        log.info("Variant %s on %s in %s.", self.variant, self.device, str(self.dtype).removeprefix("torch."))
+
+    @property
+    def audio(self) -> AudioSpec:
+        """The format of the sound that comes out."""
+        return self.parts.flow().spec.audio
+
+    def read_video(self, path: str | os.PathLike[str], duration_s: float | None = None, start_s: float = 0.0) -> VideoFrames:
+        """The frames of a file that the encoders see; ``duration_s`` None means to the end.
+
+        The last frame stays until its own end, so that 8 s of video give 8 s of sound.
+
+        Raises:
+            MediaError, InputError: see ``media.video.read_video``.
+        """
+        from ..media.video import read_video
+
+        with self.report.stage("read video"):
+            return read_video(
+                path, duration_s, start_s=start_s, hold_last=True, progress=self._of("read video"), **self._frame_sizes()
+            )
+
+    def read_frames(self, frames: Any, fps: float | Fraction, duration_s: float | None = None) -> VideoFrames:
+        """The same for frames shown at ``fps``: (N, H, W, 3) or (N, 3, H, W), uint8 or float in [0, 1], or an iterable of them.
+
+        Raises:
+            MediaError, InputError: see ``media.frames.frames_to_video``.
+        """
+        from ..media.frames import frames_to_video
+
+        with self.report.stage("read video"):
+            return frames_to_video(frames, fps, duration_s, progress=self._of("read video"), **self._frame_sizes())
+
+    def read_image(self, image: Any) -> VideoFrames:
+        """A still image, from a path or as (H, W, 3): one CLIP frame, nothing to synchronise with.
+
+        Raises:
+            MediaError: when it cannot be read.
+        """
+        from ..media.frames import image_to_video_frames
+
+        with self.report.stage("read image"):
+            return image_to_video_frames(image, self.parts.clip_image().spec.image_size)
+
+    def encode_frames(self, frames: VideoFrames) -> Features:
+        """CLIP and Synchformer features of frames; a still image gives one CLIP token and no sync tokens."""
+        with self.report.stage("CLIP image"):
+            clip = self.parts.clip_image().encode_image(frames.clip, progress=self._of("CLIP image"))
+        if frames.sync is None:
+            return Features(clip=clip)
+        with self.report.stage("Synchformer"):
+            sync = self.parts.synchformer().encode(frames.sync, progress=self._of("Synchformer"))
+        return Features(clip=clip, sync=sync, duration_s=frames.duration_s)
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """CLIP text features (len(prompts), T, text width); an empty prompt takes the checkpoint's stored empty feature."""
+        with self.report.stage("CLIP text"):
+            empty = self.parts.flow().empty_string_feat
+            written = [p for p in dict.fromkeys(prompts) if p]
+            encoded = self.parts.clip_text().encode_text(written) if written else empty[None]
+            rows = dict(zip(written, encoded, strict=False))
+            return torch.stack([rows.get(p, empty).to(encoded) for p in prompts])
+
+    def sample(
+        self,
+        features: Features,
+        duration_s: float,
+        seeds: Sequence[int],
+        negative_text: Tensor | None = None,
+        settings: SampleSettings | None = None,
+    ) -> Latents:
+        """Features to latents, one sample per seed; see ``pipeline.sample.sample_latents``."""
+        with self.report.stage("sampling"):
+            net = self.parts.flow()
+            return sample_latents(net, features, duration_s, seeds, negative_text, settings, self._of("sampling"))
+
+    def decode(self, latents: Latents) -> Mel:
+        """Latents (B, L, C) to the log-mel spectrogram (B, M, 2 L)."""
+        with self.report.stage("VAE decode"), torch.no_grad():
+            vae = self.parts.vae()
+            mels = [vae.decode(z[None].to(self.device)).float().cpu() for z in latents.tokens]
+            return Mel(torch.cat(mels), latents.duration_s)
+
+    def vocode(self, mel: Mel) -> Audio:
+        """Log-mel to samples (B, 1, N), cut to the duration: N = round(duration * rate)."""
+        from ..vocoder.chunked import vocode
+
+        with self.report.stage("vocoder"):
+            vocoder, rate_hz = self.parts.vocoder(), self.audio.sample_rate_hz
+            clips, frames = mel.values.shape[0], mel.values.shape[-1]
+            progress = self._of("vocoder")
+            pieces = []
+            for i, values in enumerate(mel.values):
+                done = i * frames
+                piece = vocode(
+                    vocoder, values[None].to(self.device), progress=lambda now, _, done=done: progress(done + now, clips * frames)
+                )
+                pieces.append(piece.cpu())
+            return Audio(torch.cat(pieces)[..., : round(mel.duration_s * rate_hz)], rate_hz)
+
+    def generate(
+        self,
+        video: str | os.PathLike[str] | None = None,
+        prompt: str | Sequence[str] = "",
+        *,
+        frames: Any = None,
+        fps: float | Fraction | None = None,
+        image: Any = None,
+        negative_prompt: str = "",
+        duration_s: float | None = None,
+        start_s: float = 0.0,
+        seed: int = 0,
+        count: int = 1,
+        settings: SampleSettings | None = None,
+    ) -> Result:
+        """Sound for a video file, for frames shown at ``fps``, for a still image, or for text alone.
+
+        prompt: one or several; each gets ``count`` takes with the seeds seed, seed + 1, ... over one encoding of the video.
+        duration_s: None means the whole video, or 8 s where there is none. Beyond the video's end it is cut, with a word.
+
+        Raises:
+            InputError, MediaError, WeightsError: with what was given, what was expected and what to do.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if count < 1 or not prompts:
+            raise InputError(f"{count} takes of {len(prompts)} prompts were asked for; 1 or more of each are needed.")
+        if duration_s is not None:
+            check_duration(duration_s)
+        features = self._visual_features(video, frames, fps, image, duration_s, start_s)
+        covered_s = features.duration_s or duration_s or DEFAULT_DURATION_S
+        self._tell(duration_s, covered_s)
+
+        # One row of text per sample; a run without any prompt needs no text encoder at all.
+        seeds = [seed + i for _ in prompts for i in range(count)]
+        if any(prompts):
+            text = self.encode_text(prompts).repeat_interleave(count, dim=0)
+            features = replace(features, text=text)
+        negative = self.encode_text([negative_prompt]) if negative_prompt else None
+        audio = self.vocode(self.decode(self.sample(features, covered_s, seeds, negative, settings)))
+        labels = [p for p in prompts for _ in range(count)]
+        takes = (Take(Audio(a[None], audio.sample_rate_hz), p, s) for a, p, s in zip(audio.samples, labels, seeds, strict=True))
+        return Result(
+            takes=tuple(takes),
+            duration_s=covered_s,
+            variant=self.variant,
+            report=self.report,
+            video=Path(video) if video is not None else None,
+            start_s=start_s,
+            whole_video=duration_s is None,
+        )
+
+    def _visual_features(
+        self, video: Any, frames: Any, fps: float | Fraction | None, image: Any, duration_s: float | None, start_s: float
+    ) -> Features:
+        given = [name for name, value in (("video", video), ("frames", frames), ("image", image)) if value is not None]
+        if len(given) > 1:
+            raise InputError(f"{' and '.join(given)} were given together; give one of them.")
+        if frames is not None and fps is None:
+            raise InputError("Frames were given without fps; give the frame rate they are shown at, it is never guessed.")
+        if frames is None and fps is not None:
+            raise InputError("fps was given without frames; a video file brings its own time stamps.")
+        if video is not None:
+            return self.encode_frames(self.read_video(video, duration_s, start_s))
+        if frames is not None and fps is not None:
+            return self.encode_frames(self.read_frames(frames, fps, duration_s))
+        if image is not None:
+            return self.encode_frames(self.read_image(image))
+        return Features()
+
+    def _tell(self, asked_s: float | None, covered_s: float) -> None:
+        if asked_s is not None and sync_frames(covered_s) < sync_frames(asked_s):
+            log.warning("The video ends after %.2f s; the sound is cut to that (%.2f s were asked for).", covered_s, asked_s)
+        if covered_s > LONG_DURATION_S:
+            log.warning("%.1f s are far beyond the 8 s that the published networks were trained on; expect less.", covered_s)
+
+    def _frame_sizes(self) -> dict[str, int]:
+        return {"clip_size": self.parts.clip_image().spec.image_size, "sync_size": self.parts.synchformer().spec.image_size}
+
+    def _of(self, stage: str) -> Callable[[int, int], None]:
+        progress = self._progress
+        return (lambda done, total: progress(stage, done, total)) if progress else (lambda done, total: None)

@@ -1,0 +1,68 @@
+"""The modules of one model, each loaded when a stage first asks for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from ..errors import WeightsError
+from ..weights.build import load_part
+from .files import ModelFiles
+from .report import Report
+
+if TYPE_CHECKING:
+    from ..autoencoder.vae import VAE
+    from ..features.clip import CLIPEncoder
+    from ..features.synchformer import SynchformerVisual
+    from ..transformer.model import FlowNetwork
+    from ..vocoder.bigvgan import BigVGAN
+
+
+class Parts:
+    """Loads on demand and keeps what it loaded, so that text-to-audio never touches the video towers.
+
+    ``release`` lets modules go again; the next use loads them anew.
+    """
+
+    def __init__(self, files: ModelFiles, device: torch.device, dtype: torch.dtype, report: Report) -> None:
+        self.files, self.device, self.dtype, self.report = files, device, dtype, report
+        self._loaded: dict[str, Any] = {}
+
+    def flow(self) -> FlowNetwork:
+        return cast("FlowNetwork", self._part("flow", "flow"))
+
+    def vae(self) -> VAE:
+        return self._fitting(cast("VAE", self._part("vae", "vae")), "VAE")
+
+    def vocoder(self) -> BigVGAN:
+        return self._fitting(cast("BigVGAN", self._part("vocoder", "vocoder")), "vocoder")
+
+    def synchformer(self) -> SynchformerVisual:
+        return cast("SynchformerVisual", self._part("synchformer", "synchformer"))
+
+    def clip_image(self) -> CLIPEncoder:
+        return cast("CLIPEncoder", self._part("clip image", "clip", text=False))
+
+    def clip_text(self) -> CLIPEncoder:
+        return cast("CLIPEncoder", self._part("clip text", "clip", image=False))
+
+    def release(self, *names: str) -> None:
+        """Forgets the modules of ``names`` ("flow", "vae", "vocoder", "synchformer", "clip image", "clip text"), or all."""
+        for name in names or tuple(self._loaded):
+            self._loaded.pop(name, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _part(self, name: str, kind: str, **options: bool) -> Any:
+        if name not in self._loaded:
+            path = self.files.paths[kind]
+            with self.report.stage("load"):
+                self._loaded[name], _ = load_part(path, kind, dtype=self.dtype, device=self.device, **options)
+        return self._loaded[name]
+
+    def _fitting(self, module: Any, what: str) -> Any:
+        wanted, got = self.flow().spec.audio, module.spec.audio
+        if got != wanted:
+            raise WeightsError(f"The {what} is a {got.name} one and the flow network needs {wanted.name}; use files of one rate.")
+        return module

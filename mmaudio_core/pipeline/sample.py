@@ -1,0 +1,124 @@
+"""Features to latents: conditions, guidance and integration for any number of prompts and seeds over one encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..sampling.guidance import guided
+from ..sampling.noise import draw_noise
+from ..sampling.solvers import dormand_prince, euler
+from ..spec.timing import SequenceLengths, sequence_lengths
+from ..transformer.model import FlowNetwork
+from ..types import Features, Latents
+
+Solver = Literal["euler", "dopri5"]
+SOLVERS: tuple[Solver, ...] = ("euler", "dopri5")
+DURATION_TOLERANCE_S = 1e-6
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How to integrate; the published defaults.
+
+    steps: Euler steps; the adaptive ``dopri5`` ignores them.
+    cfg_strength: guidance s; 1 or less means none, at half the cost.
+    batch_size: samples that go through the network together; memory against speed, never the result.
+    """
+
+    steps: int = 25
+    cfg_strength: float = 4.5
+    solver: Solver = "euler"
+    batch_size: int = 4
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise InputError(f"The solver {self.solver!r} is unknown; use one of {', '.join(SOLVERS)}.")
+        if self.steps < 1 or self.batch_size < 1:
+            raise InputError(f"steps = {self.steps} and batch_size = {self.batch_size} were given; both must be 1 or more.")
+        if not torch.isfinite(torch.tensor(float(self.cfg_strength))):
+            raise InputError(f"A guidance strength of {self.cfg_strength} was given; a finite number is needed (4.5 is usual).")
+
+
+def sample_latents(
+    net: FlowNetwork,
+    features: Features,
+    duration_s: float,
+    seeds: Sequence[int],
+    negative_text: Tensor | None = None,
+    settings: SampleSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Latents:
+    """One sample per seed: features of batch 1 or len(seeds) -> un-normalised latents (len(seeds), L, C).
+
+    ``negative_text`` (1, T, text width) takes the place of the empty text in the guidance branch. ``progress`` gets (network
+    steps done, in all).
+
+    Raises:
+        InputError: when features cover another duration than ``duration_s`` or do not fit the network.
+    """
+    settings = settings or SampleSettings()
+    lengths = sequence_lengths(duration_s, net.spec.audio)
+    features = _for_lengths(features, lengths)
+    noise = draw_noise(seeds, lengths.latent, net.spec.latent_dim)
+    # An adaptive step size is chosen from all samples of a batch, so each goes alone: one seed, one sound.
+    size = 1 if settings.solver == "dopri5" else settings.batch_size
+    starts = range(0, len(seeds), size)
+    pieces = []
+    for index, first in enumerate(starts):
+
+        def report(done: int, total: int, index: int = index) -> None:
+            if progress:
+                progress(index * total + done, len(starts) * total)
+
+        part = slice(first, first + size)
+        pieces.append(_sample_batch(net, _rows(features, part), lengths, noise[part], negative_text, settings, report))
+    return Latents(torch.cat(pieces), duration_s)
+
+
+@torch.no_grad()
+def _sample_batch(
+    net: FlowNetwork,
+    features: Features,
+    lengths: SequenceLengths,
+    noise: Tensor,
+    negative_text: Tensor | None,
+    settings: SampleSettings,
+    progress: Callable[[int, int], None],
+) -> Tensor:
+    batch = noise.shape[0]
+    conditions = net.conditions(features, lengths, batch)
+    guides = settings.cfg_strength > 1
+    empty = net.conditions(Features(text=negative_text), lengths, batch) if guides else None
+    velocity = guided(net, conditions, empty, settings.cfg_strength)
+    x = noise.to(net.device)
+    if settings.solver == "euler":
+        x = euler(velocity, x, settings.steps, progress)
+    else:
+        x = dormand_prince(velocity, x, progress=progress)
+    return net.unnormalize(x).cpu()
+
+
+def _rows(features: Features, part: slice) -> Features:
+    def rows(value: Tensor | None) -> Tensor | None:
+        return value if value is None or value.shape[0] == 1 else value[part]
+
+    return replace(features, clip=rows(features.clip), sync=rows(features.sync), text=rows(features.text))
+
+
+def _for_lengths(features: Features, lengths: SequenceLengths) -> Features:
+    """``features`` checked against the duration, a still image's token repeated for every visual position."""
+    covered = features.duration_s
+    if covered is not None and abs(covered - lengths.duration_s) > DURATION_TOLERANCE_S:
+        raise InputError(
+            f"The features cover {covered:g} s and {lengths.duration_s:g} s of sound were asked for; "
+            "extract features and sample with the same duration."
+        )
+    if features.clip is not None and covered is None and features.clip.shape[1] == 1:
+        return replace(features, clip=features.clip.expand(-1, lengths.clip, -1))
+    return features
