@@ -56,7 +56,7 @@ class Result:
             MediaError: when writing fails; nothing half-written remains.
         """
         path = Path(path)
-        check_ending(path, has_video=self.video is not None)
+        check_target(path, has_video=self.video is not None)
         paths = [path] if len(self.takes) == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(1, len(self.takes) + 1)]
         with self.report.stage("write"):
             for take, target in zip(self.takes, paths, strict=True):
@@ -76,11 +76,16 @@ class Result:
         mux_audio(self.video, audio, target, duration_s=duration_s, start_s=self.start_s, original_audio=original_audio)
 
 
-def check_ending(path: Path, has_video: bool) -> None:
-    """Raises InputError unless ``path`` has an ending that can be written; asked before any work is done."""
+def check_target(path: Path, has_video: bool) -> None:
+    """Says before any work is done that ``path`` cannot be written.
+
+    Raises:
+        InputError: for an ending that cannot be written, or a folder that does not exist.
+    """
     ending = path.suffix.lower()
-    if ending in AUDIO_ENDINGS or (ending in VIDEO_ENDINGS and has_video):
-        return
-    if ending in VIDEO_ENDINGS:
+    if ending in VIDEO_ENDINGS and not has_video:
         raise InputError(f"{path.name} is a video file and no video was given; use {' or '.join(AUDIO_ENDINGS)} for the sound.")
-    raise InputError(f"{path.name} has the ending {ending!r}; use one of {', '.join((*AUDIO_ENDINGS, *VIDEO_ENDINGS))}.")
+    if ending not in (*AUDIO_ENDINGS, *VIDEO_ENDINGS):
+        raise InputError(f"{path.name} has the ending {ending!r}; use one of {', '.join((*AUDIO_ENDINGS, *VIDEO_ENDINGS))}.")
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} for {path.name} does not exist; create it first.")

@@ -1,0 +1,47 @@
+# `make demo` and `make test` set up everything they need: only Python 3.10 or newer, git and make must be there.
+
+PYTHON ?= python3
+UV_HOME := .uv
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := Scripts
+else
+BIN := bin
+endif
+UV := $(UV_HOME)/$(BIN)/uv
+RUN := $(VENV)/$(BIN)/python
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow check lint types format setup clean
+
+demo: $(READY)
+	$(RUN) scripts/demo.py demo_out
+
+test: $(READY) lint types
+	$(RUN) -m pytest
+
+# Full-size weights and long files: minutes, up to 16 GB of memory and 10 GB of disk in the temporary folder.
+test-slow: $(READY)
+	$(RUN) -m pytest -m slow --timeout 1800
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+
+types: $(READY)
+	$(RUN) -m mypy
+
+format: $(READY)
+	$(RUN) -m ruff check --fix .
+
+setup: $(READY)
+
+$(READY): pyproject.toml $(UV)
+	UV_PYTHON_DOWNLOADS=never $(UV) sync --extra dev --python "$(PYTHON)"
+	@touch $(READY)
+
+$(UV):
+	$(PYTHON) -m venv $(UV_HOME)
+	$(UV_HOME)/$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+clean:
+	rm -rf $(VENV) $(UV_HOME) demo_out uv.lock

@@ -1,0 +1,84 @@
+"""``mmaudio generate``: the main job."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from ..errors import InputError
+from .progress import Bars
+
+HELP = "make sound for a video, an image or a text"
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+log = logging.getLogger("mmaudio")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", nargs="?", type=Path, help="a video or an image; leave out to make sound from --prompt alone")
+    parser.add_argument("--output", "-o", type=Path, help="FILE.flac, .wav, or .mp4 (.mov, .mkv): the video with its new sound")
+    parser.add_argument("--prompt", "-p", action="append", metavar="TEXT", help="what to hear; several give several sounds")
+    parser.add_argument("--negative-prompt", default="", metavar="TEXT", help="what not to hear")
+    parser.add_argument("--variant", help="small_16k, small_44k, medium_44k, large_44k, large_44k_v2 or tiny; default: the best "
+                        "whose files are present")
+    parser.add_argument("--weights", action="append", type=Path, metavar="DIR", help="folder with weights (may be repeated); "
+                        "default: MMAUDIO_WEIGHTS, else ~/.cache/mmaudio-graph/weights")
+    parser.add_argument("--duration", type=float, metavar="S", help="seconds of sound; default: the whole video, or 8")
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="where in the video to begin (default 0)")
+    parser.add_argument("--steps", type=int, default=25, help="Euler steps (default 25)")
+    parser.add_argument("--cfg", type=float, default=4.5, help="guidance strength; 1 or less turns it off (default 4.5)")
+    parser.add_argument("--solver", choices=("euler", "dopri5"), default="euler", help="dopri5: adaptive, slow, reference")
+    parser.add_argument("--seed", type=int, default=0, help="one seed, one sound, on any device (default 0)")
+    parser.add_argument("--count", type=int, default=1, help="takes per prompt, with seeds SEED, SEED+1, ... (default 1)")
+    parser.add_argument("--batch-size", type=int, default=4, help="takes that go through the network together (default 4)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    parser.add_argument("--dtype", default="auto", help="float32, float16, bfloat16 (default: by device)")
+    parser.add_argument("--original-audio", choices=("replace", "keep"), default="replace", help="for video output: drop the "
+                        "video's own sound, or keep it as a second track (default replace)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs ``mmaudio generate``; paths of what was written go to standard output, everything else to standard error."""
+    is_image = args.input is not None and args.input.suffix.lower() in IMAGE_ENDINGS
+    video = None if is_image else args.input
+    if args.input is None and not args.prompt:
+        raise InputError("Neither a video, an image nor --prompt was given; give at least one of them.")
+    output = args.output or default_output(args.input, is_image)
+
+    from ..pipeline.model import load
+    from ..pipeline.result import check_target
+    from ..pipeline.sample import SampleSettings
+
+    check_target(output, has_video=video is not None)
+    settings = SampleSettings(args.steps, args.cfg, args.solver, args.batch_size)
+    bars = Bars(args.quiet)
+    try:
+        model = load(args.variant, args.weights, args.device, args.dtype, progress=bars)
+        result = model.generate(
+            video,
+            args.prompt or "",
+            image=args.input if is_image else None,
+            negative_prompt=args.negative_prompt,
+            duration_s=args.duration,
+            start_s=args.start,
+            seed=args.seed,
+            count=args.count,
+            settings=settings,
+        )
+        paths = result.save(output, original_audio=args.original_audio)
+    finally:
+        bars.close()
+    if not args.quiet:
+        print(result.report.table(), file=sys.stderr)
+        log.info("%.3f s of sound at %d Hz, variant %s:", result.duration_s, result.audio.sample_rate_hz, result.variant)
+    for path in paths:
+        print(path)
+    return 0
+
+
+def default_output(source: Path | None, is_image: bool) -> Path:
+    """Beside nothing but in the current folder: ``NAME_sound.mp4`` for a video, ``NAME_sound.flac`` otherwise."""
+    if source is None:
+        return Path("sound.flac")
+    return Path(f"{source.stem}_sound{'.flac' if is_image else '.mp4'}")

@@ -1,0 +1,30 @@
+"""``mmaudio inspect``: what any file is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import WeightsError
+
+HELP = "say what a weights file is: part, variant, sizes, dtype, licence"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--checksum", action="store_true", help="also compare the md5 with the published files (reads all of it)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Describes each file; returns 4 when one of them is no part of MMAudio, else 0."""
+    from ..weights.inspect import describe
+    from ..weights.parts import list_parts
+
+    code = 0
+    for path in args.files:
+        print(describe(path, checksum=args.checksum))
+        try:
+            list_parts(path)
+        except WeightsError:
+            code = 4
+    return code
