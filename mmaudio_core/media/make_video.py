@@ -21,12 +21,13 @@ def write_silent_video(
     *,
     stamps_s: Iterable[Fraction] | None = None,
     codec: str | None = None,
+    pix_fmt: str = "yuv420p",
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Encodes uint8 RGB frames (H, W, 3), H and W even, as H.264 (MPEG-4 part 2 where libx264 is missing).
+    """Encodes uint8 RGB frames (H, W, 3), H and W even for yuv420p, as H.264 (MPEG-4 part 2 where libx264 is missing).
 
     stamps_s: a time stamp per frame for a variable frame rate; the default is k / fps.
-    codec, options: FFmpeg's names, for unusual test files.
+    codec, pix_fmt, options: FFmpeg's names, for unusual test files.
 
     Raises:
         MediaError: no frames, or the encoder refuses them.
@@ -48,7 +49,7 @@ def write_silent_video(
                 for index, image in enumerate(frames):
                     if stream is None:
                         stream = container.add_stream(codec, rate=rate, options=options or {})
-                        stream.height, stream.width, stream.pix_fmt = image.shape[0], image.shape[1], "yuv420p"
+                        stream.height, stream.width, stream.pix_fmt = image.shape[0], image.shape[1], pix_fmt
                         stream.codec_context.time_base = time_base
                     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
                     frame.time_base = time_base

@@ -13,6 +13,7 @@ from .atomic import atomic_path
 from .opening import import_av, open_media, pick_video_stream
 from .packets import decoded_s, packets_in_window
 from .sound import Sound, audio_frames, checked_samples, layout_of
+from .stamps import exact_start
 
 OriginalAudio = Literal["replace", "keep"]
 
@@ -157,10 +158,9 @@ def _write(sink: Any, source: Any, copies: dict[int, Any], encoder: _Encoder, st
 
 
 def _window(start_s: float, duration_s: float | None) -> tuple[Fraction, Fraction | None]:
-    if not math.isfinite(start_s) or start_s < 0:
-        raise InputError(f"A start of {start_s} s was asked for; it must be 0 or more.")
+    start = exact_start(start_s)
     if duration_s is None:
-        return Fraction(start_s), None
+        return start, None
     if not math.isfinite(duration_s) or duration_s <= 0:
         raise InputError(f"A duration of {duration_s} s was asked for; it must be above 0.")
-    return Fraction(start_s), Fraction(duration_s)
+    return start, Fraction(duration_s).limit_denominator(1_000_000)

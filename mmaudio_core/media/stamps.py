@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
+
+from ..errors import InputError
 
 BROADCAST_CLOCK_S = Fraction(1, 2)
 """A container that starts later than this runs on a clock of its own (MPEG-TS of a broadcast starts at any hour)."""
@@ -29,6 +32,17 @@ def clock_offset(container: Any) -> Fraction:
             if abs(exact - start) <= _CLOCK_RESOLUTION:
                 return Fraction(exact)
     return start
+
+
+def exact_start(start_s: float) -> Fraction:
+    """``start_s`` as the fraction that was meant: 3.28 is 82/25, not the float just above, which would miss that frame.
+
+    Raises:
+        InputError: negative or not finite.
+    """
+    if not math.isfinite(start_s) or start_s < 0:
+        raise InputError(f"A start of {start_s} s was asked for; it must be 0 or more.")
+    return Fraction(start_s).limit_denominator(1_000_000)
 
 
 def frame_step(stream: Any) -> Fraction:
@@ -61,7 +75,7 @@ class StampClock:
         elif self._last is not None:
             exact = self._last + self._step
         else:
-            exact = Fraction(0)
+            exact = -self._offset
         self._last = exact
         ticks_shown = getattr(frame, "duration", None) or 0
         shown = ticks_shown * Fraction(frame.time_base) if frame.time_base else Fraction(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, MediaError
+from ..errors import MediaError
 from ..spec.timing import check_duration
 from ..types import VideoFrames
 from .collect import FrameCollector, Progress
 from .opening import decode_tolerantly, open_media, pick_video_stream
 from .resize import CLIP_SIZE, SYNC_SIZE
 from .rotation import apply_matrix, display_matrix, swaps_sides
-from .stamps import StampClock, clock_offset, frame_step
+from .stamps import StampClock, clock_offset, exact_start, frame_step
 
 _SEEK_MARGINS_S = (0, 10)
 """Seconds before the wanted instant at which to try seeking; some indexes are coarse."""
@@ -103,7 +102,7 @@ def read_video(
         MediaError: not a readable video, too short, or ``start_s`` beyond its end.
     """
     asked_s = None if duration_s is None else check_duration(duration_s)
-    start = _check_start(start_s)
+    start = exact_start(start_s)
     name = Path(path).name
     collector = FrameCollector(asked_s, clip_size, sync_size, progress)
     with _frames_near(path, start) as (frames, clock):
@@ -173,12 +172,6 @@ def _stated_duration(container: Any, stream: Any) -> float | None:
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return container.duration / 1_000_000 if container.duration else None
-
-
-def _check_start(start_s: float) -> Fraction:
-    if not math.isfinite(start_s) or start_s < 0:
-        raise InputError(f"A start of {start_s} s was asked for; it must be 0 or more.")
-    return Fraction(start_s)
 
 
 def _no_frames(name: str) -> MediaError:
