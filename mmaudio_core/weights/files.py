@@ -66,15 +66,20 @@ def open_tensors(path: str | os.PathLike[str], kind: str | None = None) -> Tenso
         if not header.entries:
             raise wrong(path, "is a safetensors file without any tensors", kind)
         return TensorFile(path, "safetensors", MappedTensors(path, header), header.metadata, mapped=True)
-    value = _torch_load(path, container == "zip", kind)
+    # Newer releases of torch go by the ending ".safetensors", whatever the content; an open file has no name, but no mapping.
+    mapped = container == "zip" and not path.name.endswith(".safetensors")
+    value = _torch_load(path, mapped, kind)
     tensors, nested = _state_dict(path, value, kind)
     name = "torch zip" if container == "zip" else "torch pickle"
-    return TensorFile(path, name, tensors, {}, mapped=container == "zip", nested=nested)
+    return TensorFile(path, name, tensors, {}, mapped=mapped, nested=nested)
 
 
 def _torch_load(path: Path, mapped: bool, kind: str | None) -> Any:
     try:
-        return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=mapped)
+        if mapped:
+            return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=True)
+        with open(path, "rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise wrong(path, _unpickling(str(error)), kind) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:

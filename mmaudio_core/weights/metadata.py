@@ -51,4 +51,4 @@ def decode(metadata: Mapping[str, str], where: str = "This file") -> dict[str, A
 def family_parts(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Kind -> spec values of a family file's metadata; {} for any other file."""
     parts = values.get("parts") if values.get("kind") == FAMILY else None
-    return {kind: dict(spec) for kind, spec in parts.items() if kind in PART_KINDS} if isinstance(parts, dict) else {}
+    return {kind: dict(parts[kind]) for kind in PART_KINDS if kind in parts} if isinstance(parts, dict) else {}

@@ -79,6 +79,8 @@ def sniff(path: str | os.PathLike[str], kind: str | None = None) -> Container:
     if head.startswith(b"PK\x03\x04"):
         _check_zip(path, kind)
         return "zip"
+    if not head.strip(b"\0"):
+        raise wrong(path, "begins with zero bytes only (space that a broken download set aside); download it again", kind)
     # Also where the first bytes look like a pickle: a tar's first field is a free name, and torch before 2.6 unpacked the old
     # tar format without its safeguards even with weights_only=True (CVE-2025-32434).
     if size >= 512 and tarfile.is_tarfile(path):
@@ -159,8 +161,6 @@ def _looks_like_safetensors(path: Path, head: bytes, size: int, kind: str | None
 
 
 def _text_or_unknown(path: Path, head: bytes, size: int) -> str:
-    if not head.strip(b"\0"):
-        return "begins with zero bytes only (space that a broken download set aside); download it again"
     try:
         text = head.decode("utf-8") if size <= HEAD_BYTES else head[:-4].decode("utf-8")
     except UnicodeDecodeError:
