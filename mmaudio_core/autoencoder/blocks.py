@@ -15,13 +15,12 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = MPConv1d(channels_in, channels_out, 3)
         self.conv2 = MPConv1d(channels_out, channels_out, 3)
-        if channels_in != channels_out:
-            self.nin_shortcut = MPConv1d(channels_in, channels_out, 1)
+        self.nin_shortcut = MPConv1d(channels_in, channels_out, 1) if channels_in != channels_out else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = pixel_norm(x)
         h = self.conv2(mp_silu(self.conv1(mp_silu(x))))
-        if hasattr(self, "nin_shortcut"):
+        if self.nin_shortcut is not None:
             x = self.nin_shortcut(x)
         return mp_sum(x, h)
 
@@ -83,6 +82,8 @@ class Level(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, blocks: int) -> None:
         super().__init__()
         self.block = nn.ModuleList(ResidualBlock(channels_in if i == 0 else channels_out, channels_out) for i in range(blocks))
+        self.downsample: Downsample | None = None
+        self.upsample: Upsample | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.block:

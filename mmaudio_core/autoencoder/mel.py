@@ -26,7 +26,13 @@ def mel_filters(audio: AudioSpec) -> Tensor:
             f"Mel analysis needs torchaudio, which cannot be imported ({error}); install the torchaudio that fits your torch."
         ) from error
     filters = melscale_fbanks(
-        audio.n_fft // 2 + 1, audio.f_min_hz, audio.f_max_hz, audio.mel_bins, audio.sample_rate_hz, norm="slaney", mel_scale="slaney"
+        audio.n_fft // 2 + 1,
+        audio.f_min_hz,
+        audio.f_max_hz,
+        audio.mel_bins,
+        audio.sample_rate_hz,
+        norm="slaney",
+        mel_scale="slaney",
     )
     return filters.T.contiguous()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,8 @@ class Encoder(nn.Module):
         widths = [spec.width * m for m in MULTIPLIERS]
         self.learnable_gain = nn.Parameter(torch.zeros([]))
         self.conv_in = MPConv1d(spec.mel_bins, widths[0], 3)
-        self.down = nn.ModuleList(
-            Level(w_in, w_out, ENCODER_BLOCKS) for w_in, w_out in zip(widths[:1] + widths, widths, strict=False)
+        self.down: Any = nn.ModuleList(
+            Level(w_in, w_out, ENCODER_BLOCKS) for w_in, w_out in zip(widths[:1] + widths[:-1], widths, strict=True)
         )
         self.down[0].downsample = Downsample(widths[0])
         self.mid = Middle(widths[-1])
@@ -49,7 +50,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-            if hasattr(level, "downsample"):
+            if level.downsample is not None:
                 x = level.downsample(x)
         return self.conv_out(mp_silu(self.mid(x)), gain=self.learnable_gain + 1)
 
@@ -63,7 +64,7 @@ class Decoder(nn.Module):
         self.learnable_gain = nn.Parameter(torch.zeros([]))
         self.conv_in = MPConv1d(spec.latent_dim, widths[-1], 3)
         self.mid = Middle(widths[-1])
-        self.up = nn.ModuleList(
+        self.up: Any = nn.ModuleList(
             Level(w_in, w_out, DECODER_BLOCKS) for w_in, w_out in zip(widths[1:] + widths[-1:], widths, strict=True)
         )
         self.up[1].upsample = Upsample(widths[1])
@@ -73,7 +74,7 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             x = level(x)
-            if hasattr(level, "upsample"):
+            if level.upsample is not None:
                 x = level.upsample(x)
         return self.conv_out(mp_silu(x), gain=self.learnable_gain + 1)
 

@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mmaudio",
         description="Sound for silent video, from images or from text (MMAudio, arXiv 2412.15322).",
-        epilog="Exit codes: 0 done, 2 wrong arguments, 3 media, 4 weights, 5 download, 6 packages, 130 interrupted, 1 our error.",
+        epilog="Exit codes: 0 done, 1 our error, 2 wrong arguments, 3 media, 4 weights, 5 download, 6 packages, 130 stopped.",
     )
     parser.add_argument("--version", action="version", version=f"mmaudio-graph {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

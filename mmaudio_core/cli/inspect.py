@@ -18,13 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Describes each file; returns 4 when one of them is no part of MMAudio, else 0."""
     from ..weights.inspect import describe
-    from ..weights.parts import list_parts
 
     code = 0
     for path in args.files:
-        print(describe(path, checksum=args.checksum))
         try:
-            list_parts(path)
-        except WeightsError:
+            print(describe(path, checksum=args.checksum))
+        except WeightsError as error:
+            print(error)
             code = 4
     return code

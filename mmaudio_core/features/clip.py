@@ -38,21 +38,21 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
     return _open_clip().tokenizer.SimpleTokenizer(context_length=context_length)(list(texts))
 
 
-def _open_clip_model(spec: CLIPSpec) -> nn.Module:
-    vision = dict(
-        image_size=spec.image_size,
-        layers=spec.vision_layers,
-        width=spec.vision_width,
-        head_width=spec.vision_head_width,
-        patch_size=spec.patch,
-    )
-    text = dict(
-        context_length=spec.context_length,
-        vocab_size=spec.vocab_size,
-        width=spec.text_width,
-        heads=spec.text_heads,
-        layers=spec.text_layers,
-    )
+def _open_clip_model(spec: CLIPSpec) -> Any:
+    vision = {
+        "image_size": spec.image_size,
+        "layers": spec.vision_layers,
+        "width": spec.vision_width,
+        "head_width": spec.vision_head_width,
+        "patch_size": spec.patch,
+    }
+    text = {
+        "context_length": spec.context_length,
+        "vocab_size": spec.vocab_size,
+        "width": spec.text_width,
+        "heads": spec.text_heads,
+        "layers": spec.text_layers,
+    }
     return _open_clip().model.CLIP(spec.embed_dim, vision_cfg=vision, text_cfg=text, quick_gelu=spec.quick_gelu)
 
 
@@ -64,6 +64,12 @@ class CLIPEncoder(nn.Module):
     Raises:
         DependencyError: when open_clip cannot be imported.
     """
+
+    visual: Any
+    transformer: nn.Module
+    token_embedding: nn.Embedding
+    positional_embedding: Tensor
+    ln_final: nn.LayerNorm
 
     def __init__(self, spec: CLIPSpec, image: bool = True, text: bool = True) -> None:
         super().__init__()

@@ -93,8 +93,8 @@ class PackedSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-        attended = F.scaled_dot_product_attention(*(split_heads(part, self.heads) for part in (q, k, v)))
-        return self.out_proj(merge_heads(attended))
+        q, k, v = (split_heads(part, self.heads) for part in (q, k, v))
+        return self.out_proj(merge_heads(F.scaled_dot_product_attention(q, k, v)))
 
 
 class ClassTokenPool(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,22 +29,22 @@ class ASTLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
-        def holder(**children: nn.Module) -> nn.Module:
+        def holder(**children: nn.Module) -> Any:
             return nn.ModuleDict(children)
 
-        self.attention = holder(
+        self.attention: Any = holder(
             attention=holder(query=nn.Linear(WIDTH, WIDTH), key=nn.Linear(WIDTH, WIDTH), value=nn.Linear(WIDTH, WIDTH)),
             output=holder(dense=nn.Linear(WIDTH, WIDTH)),
         )
-        self.intermediate = holder(dense=nn.Linear(WIDTH, INNER))
-        self.output = holder(dense=nn.Linear(INNER, WIDTH))
+        self.intermediate: Any = holder(dense=nn.Linear(WIDTH, INNER))
+        self.output: Any = holder(dense=nn.Linear(INNER, WIDTH))
         self.layernorm_before = nn.LayerNorm(WIDTH, eps=AST_EPS)
         self.layernorm_after = nn.LayerNorm(WIDTH, eps=AST_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.layernorm_before(x)
-        parts = (split_heads(self.attention["attention"][name](h), HEADS) for name in ("query", "key", "value"))
-        x = x + self.attention["output"]["dense"](merge_heads(F.scaled_dot_product_attention(*parts)))
+        q, k, v = (split_heads(self.attention["attention"][name](h), HEADS) for name in ("query", "key", "value"))
+        x = x + self.attention["output"]["dense"](merge_heads(F.scaled_dot_product_attention(q, k, v)))
         h = F.gelu(self.intermediate["dense"](self.layernorm_after(x)))
         return x + self.output["dense"](h)
 
@@ -67,7 +69,7 @@ class ASTBackbone(nn.Module):
     def __init__(self, layers: int) -> None:
         super().__init__()
         self.embeddings = ASTEmbeddings()
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(ASTLayer() for _ in range(layers))})
+        self.encoder: Any = nn.ModuleDict({"layer": nn.ModuleList(ASTLayer() for _ in range(layers))})
         self.layernorm = nn.LayerNorm(WIDTH, eps=AST_EPS)
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -164,7 +166,9 @@ def audio_segments(samples: Tensor) -> Tensor:
         DependencyError: when torchaudio cannot be imported.
     """
     if samples.ndim != 2 or samples.shape[1] < SEGMENT_SAMPLES:
-        raise InputError(f"Samples of shape {tuple(samples.shape)} were given; (B, {SEGMENT_SAMPLES} or more) at 16 kHz are needed.")
+        raise InputError(
+            f"Samples of shape {tuple(samples.shape)} were given; (B, {SEGMENT_SAMPLES} or more) at 16 kHz are needed."
+        )
     try:
         from torchaudio.transforms import MelSpectrogram
     except Exception as error:

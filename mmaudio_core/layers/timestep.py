@@ -27,4 +27,4 @@ class TimestepEmbedder(nn.Module):
         frequencies = self.frequency_scale / MAX_PERIOD ** (steps / self.channels)
         angles = t.float()[:, None] * frequencies
         sinusoids = torch.cat((angles.cos(), angles.sin()), dim=-1)
-        return self.mlp(sinusoids.to(self.mlp[0].weight.dtype))
+        return self.mlp(sinusoids.to(next(self.mlp.parameters()).dtype))

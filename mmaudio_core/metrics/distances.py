@@ -23,7 +23,9 @@ class MeanStd(NamedTuple):
 def _pair(a: Tensor, b: Tensor, same_rows: bool) -> tuple[Tensor, Tensor]:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2 or (same_rows and len(a) != len(b)):
         rows = "the same rows" if same_rows else "2 rows or more each"
-        raise InputError(f"Features of shapes {tuple(a.shape)} and {tuple(b.shape)} were given; (clips, width) with {rows} are needed.")
+        raise InputError(
+            f"Features of shapes {tuple(a.shape)} and {tuple(b.shape)} were given; (clips, width) with {rows} are needed."
+        )
     return a.double(), b.double()
 
 
@@ -65,7 +67,9 @@ def inception_score(logits: Tensor, splits: int = INCEPTION_SPLITS) -> MeanStd:
     """
     rows = len(logits)
     if logits.ndim != 2 or rows < splits:
-        raise InputError(f"Logits of shape {tuple(logits.shape)} were given; (clips, classes) with {splits} clips or more are needed.")
+        raise InputError(
+            f"Logits of shape {tuple(logits.shape)} were given; (clips, classes) with {splits} clips or more are needed."
+        )
     order = np.random.RandomState(INCEPTION_SEED).permutation(rows)
     log_p = logits.double()[torch.from_numpy(order)].log_softmax(1)
     scores = []

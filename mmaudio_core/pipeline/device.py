@@ -24,7 +24,9 @@ def choose_device(wish: str | torch.device | None = None) -> torch.device:
         torch.empty(0, device=device)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"The device {str(wish)!r} cannot be used here ({reason}); use cpu, or auto to let us choose.") from None
+        raise InputError(
+            f"The device {str(wish)!r} cannot be used here ({reason}); use cpu, or auto to let us choose."
+        ) from None
     return device
 
 
@@ -40,6 +42,6 @@ def choose_dtype(wish: str | torch.dtype | None, device: torch.device) -> torch.
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if bf16 else torch.float16
     dtype = DTYPES.get(wish) if isinstance(wish, str) else wish
-    if dtype not in DTYPES.values():
+    if dtype is None or dtype not in DTYPES.values():
         raise InputError(f"The dtype {wish!r} cannot be computed in; use one of {', '.join(DTYPES)}.")
     return dtype

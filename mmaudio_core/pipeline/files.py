@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import WeightsError
 from ..spec.model import VARIANTS
-from ..weights.locate import KINDS, best_variant, choose, default_folders, find_parts, missing_parts
+from ..weights.locate import KINDS, FoundFile, best_variant, choose, default_folders, find_parts, missing_parts
 
 EMBEDDED = "tiny"
 EMBEDDED_FILE = Path(__file__).resolve().parents[1] / "assets" / "tiny.safetensors"
@@ -67,7 +67,7 @@ def find_files(variant: str | None = None, folders: Iterable[str | os.PathLike[s
     return ModelFiles(variant, choose(found, variant))
 
 
-def _how_to_get(found: list, where: str) -> str:
+def _how_to_get(found: list[FoundFile], where: str) -> str:
     present = sorted({item.variant for item in found if item.kind == "flow"})
     partial = f" ({', '.join(present)} is there, but other parts are missing)" if present else ""
     return (

@@ -165,11 +165,11 @@ class MMAudio:
             progress = self._of("vocoder")
             pieces = []
             for i, values in enumerate(mel.values):
-                done = i * frames
-                piece = vocode(
-                    vocoder, values[None].to(self.device), progress=lambda now, _, done=done: progress(done + now, clips * frames)
-                )
-                pieces.append(piece.cpu())
+
+                def report(done: int, _: int, before: int = i * frames) -> None:
+                    progress(before + done, clips * frames)
+
+                pieces.append(vocode(vocoder, values[None].to(self.device), progress=report).cpu())
             return Audio(torch.cat(pieces)[..., : round(mel.duration_s * rate_hz)], rate_hz)
 
     def generate(
@@ -247,7 +247,7 @@ class MMAudio:
         if covered_s > LONG_DURATION_S:
             log.warning("%.1f s are far beyond the 8 s that the published networks were trained on; expect less.", covered_s)
 
-    def _frame_sizes(self) -> dict[str, int]:
+    def _frame_sizes(self) -> dict[str, Any]:
         return {"clip_size": self.parts.clip_image().spec.image_size, "sync_size": self.parts.synchformer().spec.image_size}
 
     def _of(self, stage: str) -> Callable[[int, int], None]:

@@ -54,7 +54,7 @@ class Parts:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _part(self, name: str, kind: str, **options: bool) -> Any:
+    def _part(self, name: str, kind: str, **options: Any) -> Any:
         if name not in self._loaded:
             path = self.files.paths[kind]
             with self.report.stage("load"):

@@ -67,6 +67,8 @@ def dormand_prince(
         return velocity(y.to(dtype), torch.tensor(time, dtype=torch.float32, device=y.device)).double()
 
     first = slope(state, 0.0)
+    if not torch.isfinite(first).all():
+        raise MMAudioError("The network's first velocity is not finite; use float32, or look at the weights.")
     step, evaluations = _first_step(slope, state, first, rtol, atol), 2
     while t < 1.0:
         step = min(step, 1.0 - t)

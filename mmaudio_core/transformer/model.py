@@ -108,12 +108,11 @@ class FlowNetwork(nn.Module):
 
     def project(self, clip: Tensor, sync: Tensor, text: Tensor, latent_tokens: int) -> Conditions:
         """Features (B, V, clip width), (B, S, sync width), (B, T, text width) -> ``Conditions``."""
-        batch, tokens, _ = sync.shape
         sync = (sync.unflatten(1, (-1, SYNC_TOKENS_PER_SEGMENT)) + self.sync_pos_emb).flatten(1, 2)
         clip = self.clip_input_proj(clip)
         sync = self.sync_input_proj(sync)
         text = self.text_input_proj(text)
-        index = upsampling_index(tokens, latent_tokens).to(sync.device)
+        index = upsampling_index(sync.shape[1], latent_tokens).to(sync.device)
         return Conditions(
             clip=clip,
             clip_pooled=self.clip_cond_proj(clip.mean(dim=1)),

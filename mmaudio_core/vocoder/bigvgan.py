@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,7 @@ class BigVGAN(nn.Module):
         widths = [spec.width >> i for i in range(len(spec.rates) + 1)]
         self.conv_pre = nn.Conv1d(spec.mel_bins, spec.width, 7, padding=3)
         # Published names have an inner list of one element per stage.
-        self.ups = nn.ModuleList(
+        self.ups: Any = nn.ModuleList(
             nn.ModuleList([nn.ConvTranspose1d(widths[i], widths[i + 1], kernel, rate, padding=(kernel - rate) // 2)])
             for i, (rate, kernel) in enumerate(zip(spec.rates, spec.kernels, strict=True))
         )
