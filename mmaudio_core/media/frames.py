@@ -18,6 +18,7 @@ from ..types import VideoFrames
 from .collect import FrameCollector, Progress
 from .opening import decode_tolerantly, open_media, pick_video_stream
 from .resize import CLIP_SIZE, SYNC_SIZE, clip_frame, to_uint8
+from .rotation import display_matrix
 from .video import frame_pixels
 
 Pixels: TypeAlias = Tensor | np.ndarray
@@ -158,7 +159,7 @@ def _read_image(path: str | os.PathLike[str]) -> Tensor:
         with open_media(path, "image") as container:
             frame = next(decode_tolerantly(container, pick_video_stream(container, name)), None)
             if frame is not None:
-                return frame_pixels(frame)
+                return frame_pixels(frame, display_matrix(frame))
     except MediaError as error:
         return _read_image_with_pillow(path, name, error)
     return _read_image_with_pillow(path, name, None)

@@ -19,6 +19,7 @@ OriginalAudio = Literal["replace", "keep"]
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _MOV_FAMILY = ("mp4", "mov")
+_AAC_RATES_HZ = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 _AAC_MAX_BITS_PER_SAMPLE = 5.5
 """The format allows 6144 bits per 1024 samples and channel; the encoder needs a little room below that."""
 _AAC_GOOD_BITS_PER_S = 160_000
@@ -59,6 +60,8 @@ def mux_audio(
         raise InputError(f'original_audio is "{original_audio}"; use "replace" or "keep".')
     start, stop = _window(start_s, duration_s)
     samples, rate_hz = checked_samples(audio)
+    if rate_hz not in _AAC_RATES_HZ:
+        raise MediaError(f"The audio has {rate_hz} Hz, which AAC cannot hold; use one of {', '.join(map(str, _AAC_RATES_HZ))}.")
     av = import_av()
     options = {"movie_timescale": str(rate_hz), "movflags": "+faststart"} if container_format in _MOV_FAMILY else {}
     with atomic_path(target) as temporary:

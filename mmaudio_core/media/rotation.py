@@ -31,6 +31,25 @@ def display_matrix(frame: Any) -> Matrix:
     return _QUARTER_TURNS[round(getattr(frame, "rotation", 0) / 90) % 4]
 
 
+class MatrixReader:
+    """Display matrices of a stream's frames, read anew only where the angle changes.
+
+    Looking at ``frame.side_data`` makes PyAV tie the frame to itself, so that it outlives its use until the garbage
+    collector comes by; done for every frame, that kept hundreds of them in memory.
+    """
+
+    def __init__(self) -> None:
+        self._angle: int | None = None
+        self._matrix: Matrix | None = None
+
+    def read(self, frame: Any) -> Matrix:
+        """The matrix that holds for ``frame``."""
+        angle = getattr(frame, "rotation", None)
+        if self._matrix is None or angle != self._angle:
+            self._angle, self._matrix = angle, display_matrix(frame)
+        return self._matrix
+
+
 def swaps_sides(matrix: Matrix) -> bool:
     """Whether width and height trade places; angles in between go to the nearest quarter turn."""
     a, b, c, d = matrix

@@ -18,9 +18,9 @@ from ..errors import MediaError
 from ..spec.timing import check_duration
 from ..types import VideoFrames
 from .collect import FrameCollector, Progress
-from .opening import decode_tolerantly, open_media, pick_video_stream
+from .opening import decode_tolerantly, import_av, open_media, pick_video_stream
 from .resize import CLIP_SIZE, SYNC_SIZE
-from .rotation import apply_matrix, display_matrix, swaps_sides
+from .rotation import Matrix, MatrixReader, apply_matrix, display_matrix, swaps_sides
 from .stamps import StampClock, clock_offset, exact_start, frame_step
 
 _SEEK_MARGINS_S = (0, 10)
@@ -106,15 +106,16 @@ def read_video(
     name = Path(path).name
     collector = FrameCollector(asked_s, clip_size, sync_size, progress)
     with _frames_near(path, start) as (frames, clock):
+        matrices = MatrixReader()
         frame: Any = None
         for frame in frames:
-            collector.feed(clock.stamp(frame), lambda frame=frame: frame_pixels(frame))  # type: ignore[misc]
+            collector.feed(clock.stamp(frame), lambda frame=frame: frame_pixels(frame, matrices.read(frame)))  # type: ignore[misc]
             if collector.done:
                 break
         if frame is None:
             raise _no_frames(name)
         if hold_last and not collector.empty:
-            collector.hold(clock.end_s, lambda: frame_pixels(frame))
+            collector.hold(clock.end_s, lambda: frame_pixels(frame, matrices.read(frame)))
     if collector.empty:
         raise MediaError(
             f"{name} ends at {clock.end_s + float(start):.2f} s, before the start of {float(start):g} s that was asked for. "
@@ -123,13 +124,13 @@ def read_video(
     return collector.finish(clock.end_s, name)
 
 
-def frame_pixels(frame: Any) -> Tensor:
-    """A decoded PyAV frame of any pixel format as uint8 RGB (3, H, W), turned by its display matrix.
+def frame_pixels(frame: Any, matrix: Matrix) -> Tensor:
+    """A decoded PyAV frame of any pixel format as uint8 RGB (3, H, W), turned by its display ``matrix``.
 
     High bit depths are reduced to 8 bits and alpha is dropped, as FFmpeg's converter does it with the frame's own colour
     matrix; HDR curves are not tone-mapped (neither were they for the published program).
     """
-    image = apply_matrix(frame.to_rgb().to_ndarray(), display_matrix(frame))
+    image = apply_matrix(frame.to_rgb().to_ndarray(), matrix)
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
@@ -156,10 +157,11 @@ def _frames_near(path: str | os.PathLike[str], start: Fraction) -> Iterator[tupl
 
 def _sought(container: Any, stream: Any, instant: Fraction) -> Iterator[Any] | None:
     """Frames from a keyframe at or before ``instant`` (seconds on the container's clock); ``None`` where seeking fails."""
+    av = import_av()
     for margin_s in _SEEK_MARGINS_S:
         try:
             container.seek(max(0, int((instant - margin_s) / stream.time_base)), stream=stream, backward=True)
-        except OSError:
+        except av.FFmpegError:
             return None
         frames = decode_tolerantly(container, stream)
         first = next(frames, None)

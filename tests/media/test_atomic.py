@@ -21,15 +21,20 @@ def test_the_file_appears_at_the_end(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["result.flac"]
 
 
+def fail_half_way(target: Path, error: type[BaseException]) -> None:
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OSError, ValueError])
 @pytest.mark.parametrize("existing", [True, False])
 def test_any_exception_leaves_all_as_it_was(error: type[BaseException], existing: bool, tmp_path: Path) -> None:
     target = tmp_path / "result.wav"
     if existing:
         target.write_bytes(b"old")
-    with pytest.raises(error), atomic_path(target) as temporary:
-        temporary.write_bytes(b"half")
-        raise error
+    with pytest.raises(error):
+        fail_half_way(target, error)
     assert os.listdir(tmp_path) == (["result.wav"] if existing else [])
     assert not existing or target.read_bytes() == b"old"
 

@@ -17,6 +17,8 @@ from mmaudio_core.media.video import probe_video, read_video
 
 from .scenes import draw, read_numbers, write_scene
 
+CLUSTER = b"\x1f\x43\xb6\x75"
+"""What a Matroska file's packets start with."""
 TONE = (np.sin(np.arange(32_000) / 20).astype(np.float32) * 0.5, 16_000)
 
 
@@ -52,7 +54,7 @@ def sound_only(path: Path) -> None:
 def headers_only(path: Path) -> None:
     matroska = write_scene(path.with_suffix(".mkv"), 30, 25)
     data = matroska.read_bytes()
-    path.write_bytes(data[: data.index(b"\x1f\x43\xb6\x75")])  # up to the first cluster of packets
+    path.write_bytes(data[: data.index(CLUSTER) + 12])
 
 
 def zeroed_pictures(path: Path) -> None:
@@ -74,7 +76,7 @@ def too_short(path: Path) -> None:
 
 def cut_to_a_stump(path: Path) -> None:
     data = write_scene(path.with_suffix(".mkv"), 50, 25, options={"bf": "0"}).read_bytes()
-    path.write_bytes(data[: data.index(b"\x1f\x43\xb6\x75") + 2500])
+    path.write_bytes(data[: data.index(CLUSTER) + 1100])
 
 
 CASES = [

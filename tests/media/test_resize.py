@@ -44,7 +44,7 @@ def test_rounding_to_8_bits_matches_a_float_reference() -> None:
     difference = clip_frame(frame).double() - exact.clamp(0, 255)
     # The 8-bit kernel rounds after each axis, the first rounding weighted by up to 1.25: not half a level but one.
     assert difference.abs().max() <= 1.2
-    assert difference.abs().mean() < 0.3
+    assert difference.abs().mean() < 0.35
 
 
 @pytest.mark.parametrize("width", [226, 227, 228, 229, 231])

@@ -15,7 +15,19 @@ from mmaudio_core.media.frames import frames_to_video
 from mmaudio_core.media.make_video import write_silent_video
 from mmaudio_core.media.video import probe_video, read_video
 
-from .scenes import HEIGHT, RATES, WIDTH, draw, expected_lists, expected_picks, media_folder, read_numbers, scene, set_matrix, write_scene
+from .scenes import (
+    HEIGHT,
+    RATES,
+    WIDTH,
+    draw,
+    expected_lists,
+    expected_picks,
+    media_folder,
+    read_numbers,
+    scene,
+    set_matrix,
+    write_scene,
+)
 
 SIZE = (HEIGHT, WIDTH)
 
@@ -213,7 +225,7 @@ def test_every_frame_is_converted_once(tmp_path: Path, monkeypatch: pytest.Monke
 
     seen: list[int] = []
     original = module.frame_pixels
-    monkeypatch.setattr(module, "frame_pixels", lambda frame: (seen.append(frame.pts), original(frame))[1])
+    monkeypatch.setattr(module, "frame_pixels", lambda frame, matrix: (seen.append(frame.pts), original(frame, matrix))[1])
     read_video(write_scene(tmp_path / "slow.mp4", 36, 12), 2.0)
     assert len(seen) == len(set(seen)) <= 25
     seen.clear()
