@@ -19,8 +19,14 @@ from .registry import LICENCES
 from .safetensors_file import write_safetensors
 
 
-def convert(src: str | os.PathLike[str], dst: str | os.PathLike[str], dtype: torch.dtype | None = None, *,
-            kind: str | None = None, overwrite: bool = False) -> Path:
+def convert(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    *,
+    kind: str | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Writes the part in ``src`` to the safetensors file ``dst``: published names, weight norm folded, with metadata.
 
     ``dtype`` None keeps every number as it is, bit for bit; else floating tensors are converted. ``kind`` picks a part out of a
@@ -59,8 +65,13 @@ def check_target(dst: Path, overwrite: bool, src: Path | None = None) -> None:
         raise WeightsError(f"{dst} exists; remove it, choose another name, or ask to overwrite it.")
 
 
-def write_family(parts: Mapping[str, tuple[PartSpec, Mapping[str, torch.Tensor]]], path: str | os.PathLike[str],
-                 extra: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Path:
+def write_family(
+    parts: Mapping[str, tuple[PartSpec, Mapping[str, torch.Tensor]]],
+    path: str | os.PathLike[str],
+    extra: Mapping[str, Any] | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
     """Writes several parts into one file: kind -> (spec, tensors under our modules' names).
 
     ``extra`` are further metadata values (JSON), for instance ``variant``, ``source_name``, ``licence``. The parts are read

@@ -115,7 +115,7 @@ def detect(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
 
 
 def detect_kind(shapes: Shapes) -> str | None:
-    """"flow", "vae", "vocoder", "synchformer", "clip", or None where the names are of none of them."""
+    """ "flow", "vae", "vocoder", "synchformer", "clip", or None where the names are of none of them."""
     for kind, signs in _SIGNS.items():
         normal = normal_shapes(shapes, kind)
         if all(sign in normal for sign in signs) and (kind != "vae" or len(normal[signs[0]]) == 3):

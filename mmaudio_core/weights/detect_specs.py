@@ -122,5 +122,9 @@ def read_clip(shapes: Shapes) -> dict[str, Any]:
 
 
 READERS: dict[str, Callable[[Shapes], dict[str, Any]]] = {
-    "flow": read_flow, "vae": read_vae, "vocoder": read_vocoder, "synchformer": read_synchformer, "clip": read_clip,
+    "flow": read_flow,
+    "vae": read_vae,
+    "vocoder": read_vocoder,
+    "synchformer": read_synchformer,
+    "clip": read_clip,
 }

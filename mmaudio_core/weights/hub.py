@@ -21,10 +21,21 @@ STAGING = ".partial"
 """Folder inside the target folder for unfinished files; searches for weights pass over it."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SPARE_BYTES = 64 << 20
+WORTH_A_TRY_BYTES = 1 << 16
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+TRANSFER_MODULES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "huggingface_hub")
 
 
-def download(file: PublishedFile, folder: str | os.PathLike[str], *, offline: bool = False, endpoint: str | None = None,
-             progress: bool = True, on_bytes: OnBytes | None = None, overwrite: bool = False) -> Path:
+def download(
+    file: PublishedFile,
+    folder: str | os.PathLike[str],
+    *,
+    offline: bool = False,
+    endpoint: str | None = None,
+    progress: bool = True,
+    on_bytes: OnBytes | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Fetches ``file`` to ``folder``/<its name> and returns that path; a file that is there and right costs no request.
 
     An interrupted download goes on at the next call. What arrives is checked against the published MD5, or where none is known
@@ -79,8 +90,10 @@ def _there(file: PublishedFile, target: Path, overwrite: bool) -> bool:
         return True
     if overwrite:
         return False
-    raise DownloadError(f"{target} is there, but it is damaged or another file (MD5 {digest}, published {file.md5}); "
-                        "move it away or ask to overwrite it.")
+    raise DownloadError(
+        f"{target} is there, but it is damaged or another file (MD5 {digest}, published {file.md5}); "
+        "move it away or ask to overwrite it."
+    )
 
 
 def _record_path(target: Path) -> Path:
@@ -156,14 +169,15 @@ def _use_copy(file: PublishedFile, copy: Path, staging: Path, target: Path) -> b
     return True
 
 
-def _arrive(file: PublishedFile, folder: Path, staging: Path, endpoint: str | None, progress: bool,
-            on_bytes: OnBytes | None) -> tuple[Path, str]:
+def _arrive(
+    file: PublishedFile, folder: Path, staging: Path, endpoint: str | None, progress: bool, on_bytes: OnBytes | None
+) -> tuple[Path, str]:
     try:
         remote = look_up(file.repo, file.path, endpoint)
         partial = _partial(file, staging, remote)
         _space(file, folder, remote, partial)
         try:
-            fetch(remote, partial, progress, on_bytes)
+            _fetch_in_pieces(remote, partial, progress, on_bytes)
         except ImportError as error:
             if isinstance(error, DependencyError):
                 raise
@@ -173,19 +187,39 @@ def _arrive(file: PublishedFile, folder: Path, staging: Path, endpoint: str | No
         raise
     except NotOnHub as error:
         raise _failed(file, folder, f"the server does not have it ({error})", endpoint) from error
-    except OSError as error:
-        raise _failed(file, folder, _why(error), endpoint) from error
     except Exception as error:
-        # The HTTP library below differs with the release (requests, httpx, ...), and so do its errors; only those of a
-        # transfer are turned into ours, so that what on_bytes raises reaches the caller as it is.
-        if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3",
-                                                        "huggingface_hub"):
+        if not _of_transfer(error):
             raise
         raise _failed(file, folder, _why(error), endpoint) from error
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _of_transfer(error: Exception) -> bool:
+    """Whether it comes from disk or network. The HTTP library below the hub's package differs with the release, and so do its
+    errors; what ``on_bytes`` raises is neither and reaches the caller as it is."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in TRANSFER_MODULES
+
+
+def _fetch_in_pieces(remote: RemoteFile, partial: Path, progress: bool, on_bytes: OnBytes | None) -> None:
+    """Goes on after a cut connection as long as each try brings something; releases before 1.0 do not do so themselves."""
+    while True:
+        before = _size(partial)
+        try:
+            return fetch(remote, partial, progress, on_bytes)
+        except Exception as error:
+            size = _size(partial)
+            full = isinstance(error, OSError) and error.errno in DISK_FULL
+            # Larger than the file: a server that knows no ranges began anew, and this release put that behind the piece.
+            spoiled = remote.size is not None and size > remote.size
+            if full or spoiled or not _of_transfer(error) or size - before < WORTH_A_TRY_BYTES:
+                raise
+
+
 def _why(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return "the disk is full; what has arrived is kept"
     first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return f"the connection failed ({type(error).__name__}: {first}); the next try goes on where this one stopped"
@@ -195,7 +229,7 @@ def _partial(file: PublishedFile, staging: Path, remote: RemoteFile) -> Path:
     """The unfinished file. The etag is in its name so that pieces of two versions are never put together."""
     mark = re.sub(r"[^0-9A-Za-z]", "", remote.etag)[:16] or "unmarked"
     partial = staging / f"{file.name}.incomplete.{mark}"
-    if partial.exists() and remote.size is not None and partial.stat().st_size > remote.size:
+    if remote.size is not None and _size(partial) > remote.size:
         partial.unlink()
     return partial
 
@@ -203,7 +237,7 @@ def _partial(file: PublishedFile, staging: Path, remote: RemoteFile) -> Path:
 def _space(file: PublishedFile, folder: Path, remote: RemoteFile, partial: Path) -> None:
     if remote.size is None:
         return
-    needed = remote.size - (partial.stat().st_size if partial.exists() else 0) + SPARE_BYTES
+    needed = remote.size - _size(partial) + SPARE_BYTES
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise _failed(file, folder, f"{folder} has {size_text(free)} free and it needs {size_text(needed)}")
@@ -219,5 +253,7 @@ def _check(file: PublishedFile, arrived: Path, etag: str) -> None:
     digest = file_digest(arrived, name)
     if digest != expected:
         arrived.unlink(missing_ok=True)
-        raise DownloadError(f"{file.name} arrived damaged or is another file: its {name.upper()} is {digest}, published is "
-                            f"{expected}; it was removed, try again or fetch it by hand from {file.url}.")
+        raise DownloadError(
+            f"{file.name} arrived damaged or is another file: its {name.upper()} is {digest}, published is "
+            f"{expected}; it was removed, try again or fetch it by hand from {file.url}."
+        )

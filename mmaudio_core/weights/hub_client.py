@@ -90,8 +90,14 @@ def fetch(remote: RemoteFile, partial: Path, progress: bool, on_bytes: OnBytes |
         if remote.size is not None and done == remote.size:
             return
         target: Any = _Counting(file, done, remote.size, on_bytes) if on_bytes else file
-        http_get(remote.location, target, resume_size=done, headers=headers, expected_size=remote.size,
-                 displayed_filename=partial.name.split(".incomplete")[0])
+        http_get(
+            remote.location,
+            target,
+            resume_size=done,
+            headers=headers,
+            expected_size=remote.size,
+            displayed_filename=partial.name.split(".incomplete")[0],
+        )
 
 
 def fetch_whole(repo: str, path: str, folder: Path, endpoint: str | None, progress: bool) -> Path:

@@ -90,8 +90,13 @@ def _look(path: Path) -> list[FoundFile]:
         else:
             size = path.stat().st_size
             if container == "pickle" and size > LEGACY_LIMIT_BYTES:
-                return [FoundFile(path, reason=f"{path} is in the torch format of before 1.6 and too large to search "
-                                               f"({size_text(size)}); convert it first.")]
+                return [
+                    FoundFile(
+                        path,
+                        reason=f"{path} is in the torch format of before 1.6 and too large to search "
+                        f"({size_text(size)}); convert it first.",
+                    )
+                ]
             file = open_tensors(path)
             shapes, dtype, metadata = dict(file.tensors), usual_dtype(file.tensors.values()), file.metadata
         parts = split_parts(shapes, metadata, str(path))

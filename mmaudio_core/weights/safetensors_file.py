@@ -22,9 +22,18 @@ from ..errors import WeightsError
 from .sniff import size_text, wrong
 
 DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
 NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 RELEASE_EVERY = 256 << 20
@@ -103,8 +112,14 @@ class MappedTensors(Mapping[str, torch.Tensor]):
         return len(self._header.entries)
 
 
-def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], *,
-                      dtype: torch.dtype | None = None, release: Callable[[], None] | None = None) -> None:
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    *,
+    dtype: torch.dtype | None = None,
+    release: Callable[[], None] | None = None,
+) -> None:
     """Writes ``tensors`` (any device) to ``path``: first to ``path`` + ".partial", then renamed.
 
     Floating tensors are written in ``dtype`` (None: as they are). The same tensors and metadata always give the same bytes.
@@ -133,8 +148,9 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, torch.
         raise
 
 
-def _header_bytes(tensors: Mapping[str, torch.Tensor], formats: Mapping[str, torch.dtype],
-                  metadata: Mapping[str, str]) -> bytes:
+def _header_bytes(
+    tensors: Mapping[str, torch.Tensor], formats: Mapping[str, torch.dtype], metadata: Mapping[str, str]
+) -> bytes:
     values: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
     for name, dtype in formats.items():
@@ -148,8 +164,9 @@ def _header_bytes(tensors: Mapping[str, torch.Tensor], formats: Mapping[str, tor
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _write_data(file: BinaryIO, tensors: Mapping[str, torch.Tensor], formats: Mapping[str, torch.dtype],
-                release: Callable[[], None] | None) -> None:
+def _write_data(
+    file: BinaryIO, tensors: Mapping[str, torch.Tensor], formats: Mapping[str, torch.dtype], release: Callable[[], None] | None
+) -> None:
     unreleased = 0
     for name, dtype in formats.items():
         raw = tensors[name].detach().to("cpu", dtype).contiguous().reshape(-1).view(torch.uint8)

@@ -130,8 +130,11 @@ def _media_or_pointer(head: bytes) -> str | None:
 
 def _check_zip(path: Path, kind: str | None) -> None:
     if not zipfile.is_zipfile(path):
-        raise wrong(path, f"is cut off: a torch file whose end is missing ({size_text(path.stat().st_size)} are there); "
-                          "download it again", kind)
+        raise wrong(
+            path,
+            f"is cut off: a torch file whose end is missing ({size_text(path.stat().st_size)} are there); download it again",
+            kind,
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -155,8 +158,12 @@ def _looks_like_safetensors(path: Path, head: bytes, size: int, kind: str | None
     if not 2 <= length <= MAX_HEADER_BYTES:
         return False
     if 8 + length > size:
-        raise wrong(path, f"is cut off: a safetensors file whose list of tensors alone needs {size_text(8 + length)}, of which "
-                          f"{size_text(size)} are there; download it again", kind)
+        raise wrong(
+            path,
+            f"is cut off: a safetensors file whose list of tensors alone needs {size_text(8 + length)}, of which "
+            f"{size_text(size)} are there; download it again",
+            kind,
+        )
     return True
 
 

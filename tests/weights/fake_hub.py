@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class FakeHub:
-    """``cut_after``: bytes after which each GET's connection is closed, once per entry; ``ranges``: whether Range is honoured."""
+    """``cut_after``: bytes after which a GET's connection is closed, one entry a GET; ``ranges``: whether Range is honoured."""
 
     files: dict[str, bytes]
     cut_after: list[int] = field(default_factory=list)

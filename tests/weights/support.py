@@ -70,7 +70,7 @@ def spelled(shapes: dict[str, tuple[int, ...]], spelling: str) -> dict[str, tupl
     return result
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _tiny(kind: str) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
     state = build_module(TINY[kind]).state_dict()

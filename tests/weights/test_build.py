@@ -73,10 +73,15 @@ def test_everything_follows_the_asked_format(tmp_path, dtype):
     assert torch.equal(module.state_dict()["latent_mean"], state["latent_mean"].to(dtype))
 
 
-@pytest.mark.parametrize(("stored", "expected"), [
-    (torch.float16, torch.float16), (torch.bfloat16, torch.bfloat16), (torch.float64, torch.float32),
-    (torch.float8_e4m3fn, torch.float32),
-])
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float64, torch.float32),
+        (torch.float8_e4m3fn, torch.float32),
+    ],
+)
 def test_without_a_wish_the_file_decides(tmp_path, stored, expected):
     state = {name: tensor.to(stored) if tensor.dim() > 1 else tensor for name, tensor in tiny("flow").items()}
     save_file(state, tmp_path / "x")
@@ -185,8 +190,11 @@ def test_a_buffer_without_values_is_refused(tmp_path, monkeypatch):
 
 def test_expected_variant(tmp_path):
     torch.save(tiny("vae"), tmp_path / "v1-16.pth")
-    with pytest.raises(WeightsError, match=r"v1-16\.pth is a mel VAE \(custom size, 44\.1 kHz\); a mel VAE such as v1-16\.pth belongs "
-                                           r"here \(16k\)"):
+    with pytest.raises(
+        WeightsError,
+        match=r"v1-16\.pth is a mel VAE \(custom size, 44\.1 kHz\); a mel VAE such as v1-16\.pth belongs "
+        r"here \(16k\)",
+    ):
         load(tmp_path / "v1-16.pth", "vae", expect="16k")
 
 
@@ -206,8 +214,11 @@ def test_names_of_files_mean_nothing(tmp_path):
 
 
 FULL = [(f"mmaudio_{name}", "flow", spec) for name, spec in VARIANTS.items()] + [
-    ("vae_16k", "vae", VAES["16k"]), ("vae_44k", "vae", VAES["44k"]), ("bigvgan_16k", "vocoder", VOCODERS["16k"]),
-    ("bigvgan_v2_44k", "vocoder", VOCODERS["44k"]), ("synchformer_visual", "synchformer", SynchformerSpec()),
+    ("vae_16k", "vae", VAES["16k"]),
+    ("vae_44k", "vae", VAES["44k"]),
+    ("bigvgan_16k", "vocoder", VOCODERS["16k"]),
+    ("bigvgan_v2_44k", "vocoder", VOCODERS["44k"]),
+    ("synchformer_visual", "synchformer", SynchformerSpec()),
 ]
 
 
@@ -218,7 +229,10 @@ def test_published_sizes_from_disk(tmp_path, name, kind, spec, container):
     for spelling in ("weight_norm", "parametrized", "folded") if kind == "vocoder" else ("",):
         shapes = spelled(manifest(name), spelling)
         noise = torch.randn(1 << 16)
-        state = {key: noise.repeat(-(-(n := max(1, int(torch.Size(s).numel()))) // len(noise)))[:n].reshape(s) for key, s in shapes.items()}
+        state = {
+            key: noise.repeat(-(-(n := max(1, int(torch.Size(s).numel()))) // len(noise)))[:n].reshape(s)
+            for key, s in shapes.items()
+        }
         path = tmp_path / "wrongly_named_16k.bin"
         if container == "zip":
             torch.save({"generator": state} if kind == "vocoder" else state, path)

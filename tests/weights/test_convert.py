@@ -41,7 +41,9 @@ def test_round_trip_is_exact_and_self_describing(tmp_path, kind):
     # Read by the safetensors package, not by our own reader.
     state = load_file(path)
     assert set(state) == set(published(kind))
-    assert all(torch.equal(state[name], tensor) and state[name].dtype == tensor.dtype for name, tensor in published(kind).items())
+    assert all(
+        torch.equal(state[name], tensor) and state[name].dtype == tensor.dtype for name, tensor in published(kind).items()
+    )
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     values = json.loads(metadata["mmaudio_graph"])
@@ -108,8 +110,8 @@ def test_bytes_are_the_same_every_time(tmp_path):
     other_order = convert(tmp_path / "a.pth", tmp_path / "3.safetensors").read_bytes()
     assert first == again == other_order
     # Another process has another hash seed.
-    code = f"from mmaudio_core.weights.convert import convert; convert({str(tmp_path / 'a.pth')!r}, {str(tmp_path / '4.safetensors')!r})"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys; from mmaudio_core.weights.convert import convert; convert(*sys.argv[1:])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.pth"), str(tmp_path / "4.safetensors")], check=True)
     assert (tmp_path / "4.safetensors").read_bytes() == first
     length = int.from_bytes(first[:8], "little")
     assert length % 8 == 0
@@ -128,7 +130,7 @@ def test_targets(tmp_path):
         convert(target, tmp_path)
     with pytest.raises(WeightsError, match=r"The folder .* does not exist"):
         convert(target, tmp_path / "no" / "x")
-    with pytest.raises(WeightsError, match="is a mel VAE .*; a flow network such as"):
+    with pytest.raises(WeightsError, match=r"is a mel VAE .*; a flow network such as"):
         convert(target, tmp_path / "c", kind="flow")
 
 
@@ -141,7 +143,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(safetensors_file, "_write_data", full)
-    with pytest.raises(WeightsError, match="could not be written .No space left on device.; nothing was left behind"):
+    with pytest.raises(WeightsError, match=r"could not be written .No space left on device.; nothing was left behind"):
         convert(tmp_path / "a.pth", old, overwrite=True)
     assert old.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "old.safetensors"]
@@ -203,12 +205,12 @@ class TestFamily:
         assert load_part(path, "flow")[1] == TINY["flow"]
 
     def test_the_part_must_be_said(self, tmp_path):
-        with pytest.raises(WeightsError, match="holds several parts .flow, vae, vocoder, synchformer, clip.; say which"):
+        with pytest.raises(WeightsError, match=r"holds several parts .flow, vae, vocoder, synchformer, clip.; say which"):
             open_part(self.write(tmp_path))
 
     def test_a_part_that_is_not_there(self, tmp_path):
         path = write_family({"vae": (TINY["vae"], tiny("vae"))}, tmp_path / "f")
-        with pytest.raises(WeightsError, match="is a mel VAE .*; a flow network such as"):
+        with pytest.raises(WeightsError, match=r"is a mel VAE .*; a flow network such as"):
             open_part(path, "flow")
 
     def test_specs_and_kinds_must_agree(self, tmp_path):
@@ -226,6 +228,7 @@ class TestFamily:
     def test_deterministic(self, tmp_path):
         first = self.write(tmp_path).read_bytes()
         parts = {kind: (TINY[kind], tiny(kind)) for kind in reversed(KINDS)}
-        second = write_family(parts, tmp_path / "family2.safetensors",
-                              {"variant": "tiny", "licence": "MIT", "source_name": "family.safetensors"})
+        second = write_family(
+            parts, tmp_path / "family2.safetensors", {"variant": "tiny", "licence": "MIT", "source_name": "family.safetensors"}
+        )
         assert second.read_bytes() == first

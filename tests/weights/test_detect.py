@@ -13,8 +13,12 @@ from mmaudio_core.weights.metadata import encode_part
 from .support import TINY, clip_shapes, manifest, meta, spelled, tiny
 
 FLOWS = [(f"mmaudio_{name}", spec) for name, spec in VARIANTS.items()]
-OTHERS = [("vae_16k", VAES["16k"]), ("vae_44k", VAES["44k"]), ("synchformer_visual", SynchformerSpec()),
-          ("synchformer_full", SynchformerSpec())]
+OTHERS = [
+    ("vae_16k", VAES["16k"]),
+    ("vae_44k", VAES["44k"]),
+    ("synchformer_visual", SynchformerSpec()),
+    ("synchformer_full", SynchformerSpec()),
+]
 
 
 def fits(shapes, spec):
@@ -69,10 +73,16 @@ def test_own_metadata_say_what_shapes_cannot(kind):
         assert detect(tiny(kind)).spec != spec
 
 
-@pytest.mark.parametrize(("kind", "change"), [
-    ("flow", {"width": 192, "heads": 3}), ("vae", {"width": 32}), ("vocoder", {"mel_bins": 80}), ("clip", {"text_layers": 3}),
-    ("synchformer", {"blocks": 3}),
-])
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("flow", {"width": 192, "heads": 3}),
+        ("vae", {"width": 32}),
+        ("vocoder", {"mel_bins": 80}),
+        ("clip", {"text_layers": 3}),
+        ("synchformer", {"blocks": 3}),
+    ],
+)
 def test_metadata_that_contradict_the_tensors(kind, change):
     lie = type(TINY[kind]).from_dict({**TINY[kind].to_dict(), **change})
     field, value = next(iter(change.items()))

@@ -24,7 +24,9 @@ from mmaudio_core.weights.registry import CC_BY_NC, PublishedFile  # noqa: E402
 from .fake_hub import fake_hub  # noqa: E402
 
 CONTENT = bytes(range(256)) * 4096 * 3  # 3 MiB
-FILE = PublishedFile("v1-44.pth", "vae", "44k", "owner/Repo", "ext_weights/v1-44.pth", CC_BY_NC, hashlib.md5(CONTENT).hexdigest())
+FILE = PublishedFile(
+    "v1-44.pth", "vae", "44k", "owner/Repo", "ext_weights/v1-44.pth", CC_BY_NC, hashlib.md5(CONTENT).hexdigest()
+)
 NO_MD5 = dataclasses.replace(FILE, md5=None)
 NAME = "owner/Repo/ext_weights/v1-44.pth"
 
@@ -198,7 +200,7 @@ def test_no_server(tmp_path):
 def test_a_server_that_hangs_up(tmp_path):
     with fake_hub({NAME: CONTENT}) as server:
         server.cut_after = [0] * 20
-        with pytest.raises(DownloadError, match="the connection failed|size"):
+        with pytest.raises(DownloadError, match=r"the connection failed|size"):
             get(server, tmp_path)
         assert not (tmp_path / "v1-44.pth").exists()
 
@@ -275,7 +277,7 @@ def test_a_folder_that_cannot_be_written_to(hub, tmp_path):
     if os.geteuid() == 0:
         return  # root may write everywhere
     (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(DownloadError, match="cannot be written to .Permission denied."):
+    with pytest.raises(DownloadError, match=r"cannot be written to .Permission denied."):
         get(hub, tmp_path / "locked")
 
 

@@ -22,16 +22,28 @@ KINDS = list(TINY)
 
 def published_parts(*variants: str, folder: str = "w", dtype=torch.float32) -> list[FoundFile]:
     """What a search gives where these variants and everything they need are there."""
-    items: list[tuple[str, str, PartSpec]] = [("synchformer", "published", SynchformerSpec()), ("clip", "published", CLIPSpec())]
+    items: list[tuple[str, str, PartSpec]] = [
+        ("synchformer", "published", SynchformerSpec()),
+        ("clip", "published", CLIPSpec()),
+    ]
     for name in variants:
         audio = VARIANTS[name].audio.name
         items += [("flow", name, VARIANTS[name]), ("vae", audio, VAES[audio]), ("vocoder", audio, VOCODERS[audio])]
-    return [FoundFile(Path(folder) / f"{kind}_{variant}", kind, variant, spec, dtype) for kind, variant, spec in dict.fromkeys(items)]
+    return [
+        FoundFile(Path(folder) / f"{kind}_{variant}", kind, variant, spec, dtype)
+        for kind, variant, spec in dict.fromkeys(items)
+    ]
 
 
 def write_published(folder: Path) -> None:
     """Every published part, by name and shape; one number stands for all of a tensor, so the files are small."""
-    names = [f"mmaudio_{name}" for name in VARIANTS] + ["vae_16k", "vae_44k", "bigvgan_16k", "bigvgan_v2_44k", "synchformer_full"]
+    names = [f"mmaudio_{name}" for name in VARIANTS] + [
+        "vae_16k",
+        "vae_44k",
+        "bigvgan_16k",
+        "bigvgan_v2_44k",
+        "synchformer_full",
+    ]
     for number, name in enumerate(names):
         state = {key: torch.zeros(()).expand(shape) for key, shape in manifest(name).items()}
         torch.save({"generator": state} if "bigvgan" in name else state, folder / f"{number}.pth")
@@ -95,8 +107,9 @@ def test_published_networks_take_no_tiny_parts(tmp_path):
 def test_a_family_is_a_variant_of_its_own(tmp_path):
     parts = {kind: (TINY[kind], tiny(kind)) for kind in KINDS}
     clip, sync = TINY["clip"], TINY["synchformer"]
-    spec = type(TINY["flow"]).from_dict({**TINY["flow"].to_dict(), "clip_dim": clip.embed_dim, "text_dim": clip.text_width,
-                                         "sync_dim": sync.width})
+    spec = type(TINY["flow"]).from_dict(
+        {**TINY["flow"].to_dict(), "clip_dim": clip.embed_dim, "text_dim": clip.text_width, "sync_dim": sync.width}
+    )
     from mmaudio_core.weights.build import build_module
 
     parts["flow"] = (spec, build_module(spec).state_dict())

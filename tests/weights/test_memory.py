@@ -12,7 +12,7 @@ from mmaudio_core.spec.model import VARIANTS
 from mmaudio_core.weights.build import build_module
 
 LIMIT_GB = 4.6
-SMALL = """
+CHILD = """
 import sys, torch
 from mmaudio_core.weights.build import load_part, build_module
 from mmaudio_core.weights.convert import convert
@@ -55,8 +55,12 @@ def large(tmp_path_factory):
 @pytest.mark.parametrize("what", ["None", "None+touch", "bfloat16", "float16+touch", "convert"])
 @pytest.mark.parametrize("name", ["large.safetensors", "large.pth"])
 def test_peak_of_memory(large, name, what, record_property):
-    result = subprocess.run([sys.executable, "-c", SMALL, str(large / name), what], check=True, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", CHILD, str(large / name), what], check=True, capture_output=True, text=True)
     base, peak = (float(value) for value in result.stdout.split())
     record_property("peak_gb", peak)
     print(f"{name} {what}: {base:.2f} GB before, {peak:.2f} GB at most")
-    assert peak < {"None": 0.9, "bfloat16": 3.2, "float16+touch": 3.2, "convert": 1.3}.get(what, LIMIT_GB)
+    if what == "None+touch":  # every number read once: the file itself and nothing more
+        assert peak - base < 4.2
+    else:
+        assert peak < LIMIT_GB
+        assert peak - base < {"None": 0.2, "bfloat16": 2.7, "float16+touch": 2.7, "convert": 0.6}[what]

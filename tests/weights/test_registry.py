@@ -27,7 +27,7 @@ def test_half_takes_the_float16_copies_where_there_are_any():
 def test_an_unknown_variant_is_refused():
     with pytest.raises(InputError, match="no published variant 'huge'; known are small_16k"):
         registry.files_for("huge")
-    with pytest.raises(InputError, match="No published file is called 'x.pth'"):
+    with pytest.raises(InputError, match=r"No published file is called 'x.pth'"):
         registry.published("x.pth")
 
 

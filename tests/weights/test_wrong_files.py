@@ -74,51 +74,80 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b
 WRONG = {
     "empty": (b"", r"is empty \(0 bytes\)"),
     "truncated_safetensors.safetensors": (WHOLE[:-1000], r"is cut off: 23\.\d kB of 24\.\d kB are there; download it again"),
-    "truncated_safetensors_header.safetensors": (WHOLE[:40], r"is cut off: a safetensors file whose list of tensors alone needs"),
+    "truncated_safetensors_header.safetensors": (
+        WHOLE[:40],
+        r"is cut off: a safetensors file whose list of tensors alone needs",
+    ),
     "damaged_header.safetensors": (WHOLE[:8] + b"{" * 20 + WHOLE[28:], r"damaged list of tensors"),
     "odd_numbers.safetensors": (
-        save({"a": torch.ones(1)}).replace(b'"F32"', b'"F31"'), r"damaged list of tensors .*number format F31, which is not supported"),
+        save({"a": torch.ones(1)}).replace(b'"F32"', b'"F31"'),
+        r"damaged list of tensors .*number format F31, which is not supported",
+    ),
     "short_shape.safetensors": (
-        save({"a": torch.ones(4)}).replace(b'"shape":[4]', b'"shape":[5]'), r"a has 16 bytes for the shape \(5,\)"),
+        save({"a": torch.ones(4)}).replace(b'"shape":[4]', b'"shape":[5]'),
+        r"a has 16 bytes for the shape \(5,\)",
+    ),
     "no_tensors.safetensors": (save({}), r"is a safetensors file without any tensors"),
     "truncated_zip.pth": (torch_bytes(STATE)[:-600], r"is cut off: a torch file whose end is missing"),
     "page.pth": (b"\n<!DOCTYPE html><html><body>404</body></html>", r"is an HTML page, not weights"),
     "error.pth": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", r"is an XML text"),
     "pointer.safetensors": (LFS, r"is a git-LFS pointer .*git lfs pull"),
     "config.json": (json.dumps({"num_mels": 128, "upsample_rates": [8, 4]}).encode(), r"is a JSON text \(a configuration"),
-    "index.json": (json.dumps({"weight_map": {"a": "x-1-of-2.safetensors"}}).encode(), r"is the index of a model in several pieces"),
+    "index.json": (
+        json.dumps({"weight_map": {"a": "x-1-of-2.safetensors"}}).encode(),
+        r"is the index of a model in several pieces",
+    ),
     "notes.pt": (b"see the README\n", r"is a text file \(it begins with 'see the README'\)"),
     "picture.pth": (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, r"is a PNG picture"),
     "video.pth": (b"\0\0\0\x20ftypisom" + b"\0" * 100, r"is an MP4 video"),
     "quantised.safetensors": (b"GGUF\x03\0\0\0" + b"\0" * 100, r"is a GGUF file"),
     "graph.bin": (b"\x08\x08\x12\x07pytorch\x1a\x052.4.0" + b"\0" * 100, r"is an ONNX model"),
-    "code.pth": (torch_bytes({"a": torch.ones(2), "b": Payload()}), r"contains code \(\w+\.mkdir\) besides tensors and was not run"),
+    "code.pth": (
+        torch_bytes({"a": torch.ones(2), "b": Payload()}),
+        r"contains code \(\w+\.mkdir\) besides tensors and was not run",
+    ),
     "old_code.pth": (
-        torch_bytes({"a": Payload()}, _use_new_zipfile_serialization=False), r"contains code \(\w+\.mkdir\) .* was not run"),
+        torch_bytes({"a": Payload()}, _use_new_zipfile_serialization=False),
+        r"contains code \(\w+\.mkdir\) .* was not run",
+    ),
     "plain_pickle.pt": (pickle.dumps({"a": Payload()}), r"is a Python pickle that torch did not write; .* it was not run"),
     "program.pt": (script_bytes(), r"is a TorchScript program; it contains code, which was not run"),
-    "archive.pth": (zip_bytes(["weights/readme.txt"]), r"zip archive that torch did not write \(it holds weights/readme\.txt\)"),
+    "archive.pth": (
+        zip_bytes(["weights/readme.txt"]),
+        r"zip archive that torch did not write \(it holds weights/readme\.txt\)",
+    ),
     "arrays.npz": (zip_bytes(["a.npy", "b.npy"]), r"is a NumPy archive"),
     "old.tar": (tar_bytes(), r"is a tar archive .* cannot be opened safely"),
     "disguised.pth": (disguised_tar_bytes(), r"is a tar archive .* cannot be opened safely"),
     "training.ckpt": (
         torch_bytes({"it": 3, "optimizer": {"state": {}}, "net_a": {"w": torch.ones(1)}, "net_b": {"w": torch.ones(1)}}),
-        r"holds no model that can be told apart \(its keys: it, optimizer, net_a, net_b\)"),
+        r"holds no model that can be told apart \(its keys: it, optimizer, net_a, net_b\)",
+    ),
     "several.ckpt": (
         torch_bytes({"model": {"w": torch.ones(1)}, "ema": {"w": torch.ones(1)}}),
-        r"training checkpoint with several models under model, ema"),
+        r"training checkpoint with several models under model, ema",
+    ),
     "tensor.pt": (torch_bytes(torch.ones(3, 4)), r"holds one single tensor of shape \(3, 4\)"),
     "list.pt": (torch_bytes([torch.ones(1)]), r"holds a list, not a model"),
     "nothing.pt": (torch_bytes({}), r"is a torch file without any tensors"),
-    "optimizer.pt": (torch_bytes({"state": {0: {"exp_avg": torch.ones(1)}}, "param_groups": [{"lr": 0.1}]}), r"state of an optimiser"),
-    "lora.safetensors": (save({"blocks.0.attn.lora_A.weight": torch.ones(2, 2), "blocks.0.attn.lora_B.weight": torch.ones(2, 2)}),
-                         r"is a LoRA \(changes to a model\), not a model"),
+    "optimizer.pt": (
+        torch_bytes({"state": {0: {"exp_avg": torch.ones(1)}}, "param_groups": [{"lr": 0.1}]}),
+        r"state of an optimiser",
+    ),
+    "lora.safetensors": (
+        save({"blocks.0.attn.lora_A.weight": torch.ones(2, 2), "blocks.0.attn.lora_B.weight": torch.ones(2, 2)}),
+        r"is a LoRA \(changes to a model\), not a model",
+    ),
     "sd_lora.safetensors": (save({"lora_unet_x.lora_up.weight": torch.ones(2, 2)}), r"is a LoRA"),
     "sd.safetensors": (save({"model.diffusion_model.input_blocks.0.weight": torch.ones(2)}), r"not a part of MMAudio"),
-    "hf_clip.safetensors": (save({"text_model.encoder.layers.0.weight": torch.ones(2), "logit_scale": torch.ones(1)}),
-                            r"layout of transformers, not of open_clip"),
-    "sd_vae.safetensors": (save({"encoder.conv_in.weight": torch.ones(4, 3, 3, 3), "decoder.conv_out.weight": torch.ones(3, 4, 3, 3)}),
-                           r"is an autoencoder of another model"),
+    "hf_clip.safetensors": (
+        save({"text_model.encoder.layers.0.weight": torch.ones(2), "logit_scale": torch.ones(1)}),
+        r"layout of transformers, not of open_clip",
+    ),
+    "sd_vae.safetensors": (
+        save({"encoder.conv_in.weight": torch.ones(4, 3, 3, 3), "decoder.conv_out.weight": torch.ones(3, 4, 3, 3)}),
+        r"is an autoencoder of another model",
+    ),
     "other.safetensors": (WHOLE, r"holds 2 tensors \(a\.weight, b\.bias\) and is not a part of MMAudio"),
     "broken_download.pth": (b"\0" * 5000, r"begins with zero bytes only"),
     "noise.bin": (bytes(range(1, 256)) * 4, r"is of no known format \(it begins with 01 02 03"),
@@ -200,8 +229,20 @@ class TestRightFiles:
         assert open_tensors(tmp_path / f"b{ending}").format == "torch zip"
 
     def test_every_number_format(self, tmp_path):
-        formats = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.uint8, torch.bool)
-        state = {str(dtype): torch.arange(5).to(dtype) for dtype in formats} | {"scalar": torch.tensor(2.5), "none": torch.empty(0, 3)}
+        formats = (
+            torch.float64,
+            torch.float32,
+            torch.float16,
+            torch.bfloat16,
+            torch.float8_e4m3fn,
+            torch.int64,
+            torch.uint8,
+            torch.bool,
+        )
+        state = {str(dtype): torch.arange(5).to(dtype) for dtype in formats} | {
+            "scalar": torch.tensor(2.5),
+            "none": torch.empty(0, 3),
+        }
         save_file(state, tmp_path / "x.safetensors", metadata={"format": "pt"})
         file = open_tensors(tmp_path / "x.safetensors")
         assert file.metadata == {"format": "pt"}
@@ -210,11 +251,17 @@ class TestRightFiles:
             got = file.tensors[name]
             assert got.dtype == tensor.dtype
             assert got.shape == tensor.shape
-            assert torch.equal(got.view(torch.uint8) if got.dim() else got, tensor.view(torch.uint8) if tensor.dim() else tensor)
+            assert torch.equal(
+                got.view(torch.uint8) if got.dim() else got, tensor.view(torch.uint8) if tensor.dim() else tensor
+            )
 
     def test_unaligned_data(self, tmp_path):
-        header = json.dumps({"odd": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},
-                             "four": {"dtype": "F32", "shape": [2], "data_offsets": [3, 11]}}).encode()
+        header = json.dumps(
+            {
+                "odd": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},
+                "four": {"dtype": "F32", "shape": [2], "data_offsets": [3, 11]},
+            }
+        ).encode()
         data = b"abc" + struct.pack("<2f", 1.5, -2.0)
         (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header + data)
         assert open_tensors(tmp_path / "x").tensors["four"].tolist() == [1.5, -2.0]
