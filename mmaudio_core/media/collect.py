@@ -32,7 +32,8 @@ class FrameBuffer:
             larger = torch.empty((max(needed, self._data.shape[0] * 3 // 2), 3, self._size, self._size), dtype=torch.uint8)
             larger[: self._used] = self._data[: self._used]
             self._data = larger
-        self._data[self._used : needed] = frame
+        # numpy, because torch's copy out of the resizer's interleaved layout is many times slower.
+        self._data.numpy()[self._used : needed] = frame.numpy()
         self._used = needed
 
     def take(self, count: int) -> Tensor:

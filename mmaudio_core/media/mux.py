@@ -20,6 +20,8 @@ OriginalAudio = Literal["replace", "keep"]
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _MOV_FAMILY = ("mp4", "mov")
 _AAC_RATES_HZ = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
+_DEFAULT_TRACK = 0x1
+"""FFmpeg's disposition bit."""
 _AAC_MAX_BITS_PER_SAMPLE = 5.5
 """The format allows 6144 bits per 1024 samples and channel; the encoder needs a little room below that."""
 _AAC_GOOD_BITS_PER_S = 160_000
@@ -119,16 +121,15 @@ def _add_streams(sink: Any, source: Any, name: str, target: Path, samples: Any, 
 
 
 def _set_default(stream: Any, default: bool) -> None:
-    # PyAV before 14 cannot say it; players then take the first track, which is the right one.
+    # PyAV 13 cannot say it; players then take the first track, which is the right one.
     if hasattr(stream, "disposition"):
-        stream.disposition = type(stream.disposition)(1 if default else 0)
+        stream.disposition = _DEFAULT_TRACK if default else 0
 
 
 def _copy_stream(sink: Any, stream: Any, name: str, target: Path) -> Any:
     codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
     try:
-        # opaque: no encoder of this codec is needed, since its packets are only copied.
-        copy = sink.add_stream_from_template(stream, opaque=True)
+        copy = _from_template(sink, stream)
     except (ValueError, TypeError) as error:
         raise MediaError(
             f"{name} holds {codec} {stream.type}, which a {target.suffix} file cannot hold. Write to .mkv instead."
@@ -138,6 +139,13 @@ def _copy_stream(sink: Any, stream: Any, name: str, target: Path) -> Any:
     if tag:
         copy.codec_context.codec_tag = tag
     return copy
+
+
+def _from_template(sink: Any, stream: Any) -> Any:
+    if not hasattr(sink, "add_stream_from_template"):  # PyAV 13
+        return sink.add_stream(template=stream)
+    # opaque: no encoder of this codec is needed, since its packets are only copied.
+    return sink.add_stream_from_template(stream, opaque=True)
 
 
 def _codec_tag(sink: Any, stream: Any, codec: str) -> str | None:

@@ -82,7 +82,7 @@ def pick_video_stream(container: Any, name: str) -> Any:
     Raises:
         MediaError: when there is none, or no decoder for it.
     """
-    streams = [stream for stream in container.streams.video if not int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE]
+    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not streams:
         if container.streams.audio:
             raise MediaError(f"{name} holds only sound, no video. Give a file with a picture track.")
@@ -93,6 +93,11 @@ def pick_video_stream(container: Any, name: str) -> Any:
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = min(os.cpu_count() or 1, _MAX_DECODER_THREADS)
     return stream
+
+
+def _is_cover(stream: Any) -> bool:
+    disposition = getattr(stream, "disposition", 0)  # PyAV 13 has none, 14 an enum.Flag, later ones an IntFlag
+    return bool(int(getattr(disposition, "value", disposition)) & _ATTACHED_PICTURE)
 
 
 def pick_audio_stream(container: Any, name: str) -> Any:

@@ -67,7 +67,7 @@ def test_ten_minutes_of_1080p_stay_below_a_gigabyte(tmp_path: Path) -> None:
     )
     path = repeat_file(short, tmp_path / "long.mp4", 600, Fraction(1))
     with av.open(str(path)) as container:
-        assert container.duration == 600 * 1_000_000
+        assert container.duration / 1_000_000 == pytest.approx(600, abs=0.1)
     for start_s in ("0", "590.5"):
         assert int(run(MEASURE, str(path), start_s)) < 1_000_000, "peak resident memory in KiB"
 
