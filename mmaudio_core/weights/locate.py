@@ -139,7 +139,9 @@ def best_variant(found: Iterable[FoundFile]) -> str | None:
 def _picks(found: list[FoundFile], variant: str, dtype: torch.dtype | None) -> dict[str, FoundFile]:
     def rank(item: FoundFile) -> tuple[int, str]:
         half = item.dtype in _HALVES
-        return (int(half if dtype not in _HALVES else item.dtype != dtype) + int(dtype in _HALVES and not half), str(item.path))
+        if dtype not in _HALVES:
+            return int(half), str(item.path)
+        return (0 if item.dtype == dtype else 1 if half else 2), str(item.path)
 
     flows = sorted((item for item in found if item.kind == "flow" and item.variant == variant), key=rank)
     picks = {"flow": flows[0]} if flows else {}
