@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from mmaudio_core.errors import InputError
 from mmaudio_core.layers.rope import rope_table, rotate
+from mmaudio_core.pipeline.sample import SampleSettings, sample_latents
 from mmaudio_core.sampling.noise import draw_noise
 from mmaudio_core.spec.audio import AUDIO_16K, AUDIO_44K
 from mmaudio_core.spec.model import FlowSpec
@@ -106,6 +107,20 @@ def test_noise_of_a_seed_is_the_same_alone_and_in_a_batch() -> None:
 def test_features_of_another_shape_are_named(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=f"The {name} features have shape"):
         network().conditions(Features(**{name: torch.zeros(shape)}), LENGTHS, 1)
+
+
+def test_dopri5_is_the_limit_of_euler() -> None:
+    """On a v1 network: untrained v2 time features, up to 10000 rad/s, would need a hundred thousand evaluations."""
+    net = network(FlowSpec(20, 64, 1, joint_blocks=1, audio_blocks=1, clip_dim=48, sync_dim=24, text_dim=32))
+    lengths = sequence_lengths(0.64, AUDIO_16K)
+    text = Features(text=features().text)
+
+    def sampled(settings: SampleSettings) -> torch.Tensor:
+        return sample_latents(net, text, lengths.duration_s, [0], settings=settings).tokens
+
+    exact = sampled(SampleSettings(solver="dopri5"))
+    errors = [(sampled(SampleSettings(steps)) - exact).norm().item() for steps in (25, 100)]
+    assert errors[1] < errors[0] / 3
 
 
 @pytest.mark.parametrize("v2", [False, True])

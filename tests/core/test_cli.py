@@ -1,0 +1,125 @@
+"""The command line: main jobs, exit codes, interruption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmaudio_core import __version__
+from mmaudio_core.cli import main
+from mmaudio_core.media.make_video import write_silent_video
+from mmaudio_core.media.resample import load_audio
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_users_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MMAUDIO_WEIGHTS", str(tmp_path / "no weights"))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    frames = (rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(50))
+    return write_silent_video(frames, 25, tmp_path_factory.mktemp("video") / "noise.mp4")
+
+
+def test_generate_a_video_with_sound(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.mp4"
+    assert main(["generate", str(video), "--duration", "1.5", "--steps", "2", "--output", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == str(out)
+    for word in ("UNTRAINED", "mmaudio download", "Variant tiny", "sampling", "total", "MiB", "1.500 s of sound at 16000 Hz"):
+        assert word in said.err
+    samples, rate_hz = load_audio(out)
+    assert rate_hz == 16_000
+    assert abs(samples.shape[-1] - 24_000) <= 1024
+
+
+@pytest.mark.parametrize("ending", ["flac", "wav"])
+def test_generate_from_text(ending: str, tmp_path: Path) -> None:
+    out = tmp_path / f"out.{ending}"
+    assert main(["generate", "--prompt", "rain", "--duration", "1", "--steps", "1", "-o", str(out), "--quiet"]) == 0
+    samples, rate_hz = load_audio(out)
+    assert (samples.shape[-1], rate_hz) == (16_000, 16_000)
+
+
+def test_generate_from_an_image_and_several_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.full((40, 60, 3), 99, np.uint8)).save(picture)
+    arguments = ["-p", "a", "-p", "b", "--count", "2", "--duration", "1", "--steps", "1", "-o", str(tmp_path / "x.wav")]
+    assert main(["generate", str(picture), *arguments]) == 0
+    written = capsys.readouterr().out.split()
+    assert [Path(p).name for p in written] == ["x_1.wav", "x_2.wav", "x_3.wav", "x_4.wav"]
+    assert all(Path(p).exists() for p in written)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["generate"], 2, "at least one"),
+        (["generate", "--prompt", "x", "--steps", "0"], 2, "steps = 0"),
+        (["generate", "--prompt", "x", "--duration", "0.1"], 2, "0.64"),
+        (["generate", "--prompt", "x", "-o", "x.mp3"], 2, ".mp3"),
+        (["generate", "absent.mp4"], 3, "absent.mp4"),
+        (["generate", "--prompt", "x", "--variant", "large_44k_v2"], 4, "mmaudio_large_44k_v2.pth"),
+        (["inspect", "absent.safetensors"], 4, "absent.safetensors"),
+        (["download", "small_16k", "--offline", "--folder", "."], 5, "mmaudio_small_16k.pth"),
+        (["download", "huge"], 2, "huge"),
+        (["download"], 2, "No variant"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_exit_codes(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    said = capsys.readouterr()
+    assert words in said.err + said.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_words_exit_with_two() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["generate", "--colour", "red"])
+    assert caught.value.code == 2
+
+
+def test_version_is_fast_and_true() -> None:
+    out = subprocess.run([sys.executable, "-m", "mmaudio_core", "--version"], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert out.stdout.strip() == f"mmaudio-graph {__version__}"
+
+
+def test_convert_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mmaudio_core.pipeline.files import EMBEDDED_FILE
+
+    assert main(["inspect", str(EMBEDDED_FILE)]) == 0
+    assert "flow network" in capsys.readouterr().out
+    assert main(["convert", str(EMBEDDED_FILE), str(tmp_path / "x.safetensors")]) in (0, 4)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interruption_leaves_nothing(signum: int, code: int, tmp_path: Path, video: Path) -> None:
+    command = [sys.executable, "-m", "mmaudio_core", "generate", str(video), "--steps", "100000", "-o", str(tmp_path / "out.mp4")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Variant" in line:
+            break
+    time.sleep(3)
+    process.send_signal(signum)
+    process.stderr.read()
+    assert process.wait(60) == code
+    assert list(tmp_path.iterdir()) == []
