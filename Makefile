@@ -26,12 +26,14 @@ test-slow: $(READY)
 
 lint: $(READY)
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 
 types: $(READY)
 	$(RUN) -m mypy
 
 format: $(READY)
 	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
 
 setup: $(READY)
 

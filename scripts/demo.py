@@ -1,6 +1,6 @@
 """The demo: draws a small silent video (a ball that bounces), gives it sound with ``mmaudio generate``, leaves an mp4.
 
-    python scripts/demo.py [FOLDER]
+python scripts/demo.py [FOLDER]
 """
 
 from __future__ import annotations
@@ -37,7 +37,17 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     silent, sound = folder / "silent.mp4", folder / "with_sound.mp4"
     write_silent_video(scene(), FPS, silent)
-    command = [sys.executable, "-m", "mmaudio_core", "generate", str(silent), "--prompt", "a ball bounces", "--output", str(sound)]
+    command = [
+        sys.executable,
+        "-m",
+        "mmaudio_core",
+        "generate",
+        str(silent),
+        "--prompt",
+        "a ball bounces",
+        "--output",
+        str(sound),
+    ]
     return subprocess.call(command)
 
 

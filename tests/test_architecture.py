@@ -107,5 +107,7 @@ def test_core_imports_with_every_optional_package_broken(tmp_path: Path) -> None
         (tmp_path / f"{name}.py").write_text(f"raise OSError('{name} is broken here')")
     names = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in sources("mmaudio_core")]
     wanted = [n for n in names if not n.endswith("__main__")]
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport importlib\nfor n in {wanted!r}: importlib.import_module(n)"
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport importlib\nfor n in {wanted!r}: importlib.import_module(n)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

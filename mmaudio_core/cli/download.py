@@ -15,8 +15,11 @@ log = logging.getLogger("mmaudio")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("variant", nargs="?", help="small_16k, small_44k, medium_44k, large_44k or large_44k_v2")
     parser.add_argument("--list", action="store_true", help="list every published file with its licence and fetch nothing")
-    parser.add_argument("--folder", type=Path, help="where to put the files; default: first folder of MMAUDIO_WEIGHTS, else "
-                        "~/.cache/mmaudio-graph/weights")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where to put the files; default: first folder of MMAUDIO_WEIGHTS, else ~/.cache/mmaudio-graph/weights",
+    )
     parser.add_argument("--half", action="store_true", help="float16 copies where such are published: half the size")
     parser.add_argument("--offline", action="store_true", help="never touch the network; only say what is missing and where")
     parser.add_argument("--endpoint", help="another hub address, such as a mirror's")

@@ -20,10 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", "-o", type=Path, help="FILE.flac, .wav, or .mp4 (.mov, .mkv): the video with its new sound")
     parser.add_argument("--prompt", "-p", action="append", metavar="TEXT", help="what to hear; several give several sounds")
     parser.add_argument("--negative-prompt", default="", metavar="TEXT", help="what not to hear")
-    parser.add_argument("--variant", help="small_16k, small_44k, medium_44k, large_44k, large_44k_v2 or tiny; default: the best "
-                        "whose files are present")
-    parser.add_argument("--weights", action="append", type=Path, metavar="DIR", help="folder with weights (may be repeated); "
-                        "default: MMAUDIO_WEIGHTS, else ~/.cache/mmaudio-graph/weights")
+    parser.add_argument(
+        "--variant",
+        help="small_16k, small_44k, medium_44k, large_44k, large_44k_v2 or tiny; default: the best whose files are present",
+    )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        type=Path,
+        metavar="DIR",
+        help="folder with weights (may be repeated); default: MMAUDIO_WEIGHTS, else ~/.cache/mmaudio-graph/weights",
+    )
     parser.add_argument("--duration", type=float, metavar="S", help="seconds of sound; default: the whole video, or 8")
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="where in the video to begin (default 0)")
     parser.add_argument("--steps", type=int, default=25, help="Euler steps (default 25)")
@@ -34,8 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=4, help="takes that go through the network together (default 4)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument("--dtype", default="auto", help="float32, float16, bfloat16 (default: by device)")
-    parser.add_argument("--original-audio", choices=("replace", "keep"), default="replace", help="for video output: drop the "
-                        "video's own sound, or keep it as a second track (default replace)")
+    parser.add_argument(
+        "--original-audio",
+        choices=("replace", "keep"),
+        default="replace",
+        help="for video output: drop the video's own sound, or keep it as a second track (default replace)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

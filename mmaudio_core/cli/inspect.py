@@ -12,7 +12,9 @@ HELP = "say what a weights file is: part, variant, sizes, dtype, licence"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--checksum", action="store_true", help="also compare the md5 with the published files (reads all of it)")
+    parser.add_argument(
+        "--checksum", action="store_true", help="also compare the md5 with the published files (reads all of it)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -64,5 +64,7 @@ class Parts:
     def _fitting(self, module: Any, what: str) -> Any:
         wanted, got = self.flow().spec.audio, module.spec.audio
         if got != wanted:
-            raise WeightsError(f"The {what} is a {got.name} one and the flow network needs {wanted.name}; use files of one rate.")
+            raise WeightsError(
+                f"The {what} is a {got.name} one and the flow network needs {wanted.name}; use files of one rate."
+            )
         return module

@@ -125,7 +125,9 @@ class VocoderSpec(PartSpec):
     def __post_init__(self) -> None:
         _positive(self, "mel_bins", "width")
         if len(self.rates) != len(self.kernels) or not self.rates:
-            raise SpecError(f"The vocoder has {len(self.rates)} rates and {len(self.kernels)} kernels; one kernel a rate is needed.")
+            raise SpecError(
+                f"The vocoder has {len(self.rates)} rates and {len(self.kernels)} kernels; one kernel a rate is needed."
+            )
         if self.width % 2 ** len(self.rates):
             raise SpecError(f"The vocoder width {self.width} cannot be halved {len(self.rates)} times.")
 
@@ -177,8 +179,20 @@ class CLIPSpec(PartSpec):
     quick_gelu: bool = True
 
     def __post_init__(self) -> None:
-        _positive(self, "embed_dim", "image_size", "vision_layers", "vision_width", "vision_head_width", "patch",
-                  "context_length", "vocab_size", "text_width", "text_heads", "text_layers")
+        _positive(
+            self,
+            "embed_dim",
+            "image_size",
+            "vision_layers",
+            "vision_width",
+            "vision_head_width",
+            "patch",
+            "context_length",
+            "vocab_size",
+            "text_width",
+            "text_heads",
+            "text_layers",
+        )
 
 
 def _flow(latent_dim: int, heads: int, joint: int, audio: int, v2: bool = False) -> FlowSpec:

@@ -22,6 +22,7 @@ STAGING = ".partial"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SPARE_BYTES = 64 << 20
 WORTH_A_TRY_BYTES = 1 << 16
+OFFLINE = "downloading is switched off (offline mode)"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 TRANSFER_MODULES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "huggingface_hub")
 
@@ -54,6 +55,8 @@ def download(
     if _there(file, target, overwrite):
         return target
     offline = offline or says_offline()
+    if offline and cached(file.repo, file.path) is None:
+        raise _failed(file, folder, OFFLINE, endpoint)
     staging = _make_staging(file, folder, endpoint)
     with _lock(staging / f"{file.name}.lock"):
         if _there(file, target, overwrite):  # another process may have fetched it while this one waited
@@ -61,7 +64,7 @@ def download(
         if (copy := cached(file.repo, file.path)) and _use_copy(file, copy, staging, target):
             return target
         if offline:
-            raise _failed(file, folder, "downloading is switched off (offline mode)", endpoint)
+            raise _failed(file, folder, OFFLINE, endpoint)
         arrived, etag = _arrive(file, folder, staging, endpoint, progress, on_bytes)
         _check(file, arrived, etag)
         os.replace(arrived, target)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from ..errors import WeightsError
 from .detect import Detected
 from .files import TensorFile, open_tensors
 from .metadata import KEY, decode
@@ -23,16 +22,15 @@ CHUNK_BYTES = 4 << 20
 def describe(path: str | os.PathLike[str], *, checksum: bool = False) -> str:
     """A few lines about ``path``: kind and variant of each part, tensors and numbers, formats, metadata, licence.
 
-    With ``checksum`` the whole file is read and its MD5 compared with the published files'. Of a wrong file the description is
-    the one sentence that says what it is; nothing is raised for wrong files.
+    With ``checksum`` the whole file is read and its MD5 compared with the published files'.
+
+    Raises:
+        WeightsError: for a wrong file, the one sentence that says what it is.
     """
     path = Path(path)
-    try:
-        file = open_tensors(path)
-        parts = split_parts(file.tensors, file.metadata, str(path))
-        values = decode(file.metadata, str(path))
-    except WeightsError as error:
-        return str(error)
+    file = open_tensors(path)
+    parts = split_parts(file.tensors, file.metadata, str(path))
+    values = decode(file.metadata, str(path))
     lines = [f"{path.name}: {' and '.join(detected.phrase for detected, _ in parts.values())}"]
     for detected, prefix in parts.values():
         lines.append(_part_line(detected, prefix, file))
@@ -43,8 +41,10 @@ def describe(path: str | os.PathLike[str], *, checksum: bool = False) -> str:
         lines.append(f"  written by this package{': ' if said else ''}{said}")
     elif others := [key for key in file.metadata if key != KEY]:
         lines.append(f"  metadata: {', '.join(f'{key} = {file.metadata[key][:60]!r}' for key in others[:5])}")
-    licences = values.get("licence") or "; ".join(sorted({LICENCES[kind] for kind in parts}))
-    lines.append(f"  licence of the published weights: {licences}")
+    if licence := values.get("licence"):
+        lines.append(f"  licence: {licence}")
+    else:
+        lines.append(f"  licence of the published weights: {'; '.join(sorted({LICENCES[kind] for kind in parts}))}")
     if checksum:
         lines.append(f"  {checksum_line(path)}")
     return "\n".join(lines)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mmaudio_core import __version__
 from mmaudio_core.cli import main
@@ -81,13 +83,18 @@ def test_generate_from_an_image_and_several_prompts(tmp_path: Path, capsys: pyte
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_exit_codes(
-    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    arguments: list[str],
+    code: int,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == code
     said = capsys.readouterr()
     assert words in said.err + said.out
-    assert list(tmp_path.iterdir()) == []
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
 def test_wrong_words_exit_with_two() -> None:
@@ -97,7 +104,8 @@ def test_wrong_words_exit_with_two() -> None:
 
 
 def test_version_is_fast_and_true() -> None:
-    out = subprocess.run([sys.executable, "-m", "mmaudio_core", "--version"], capture_output=True, text=True, cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "mmaudio_core", "--version"]
+    out = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert out.stdout.strip() == f"mmaudio-graph {__version__}"
 
 
@@ -106,13 +114,32 @@ def test_convert_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
     assert main(["inspect", str(EMBEDDED_FILE)]) == 0
     assert "flow network" in capsys.readouterr().out
-    assert main(["convert", str(EMBEDDED_FILE), str(tmp_path / "x.safetensors")]) in (0, 4)
+    state = {n.removeprefix("vae."): t for n, t in load_file(EMBEDDED_FILE).items() if n.startswith("vae.")}
+    torch.save(state, tmp_path / "some.pth")
+    target = tmp_path / "vae.safetensors"
+    assert main(["convert", str(tmp_path / "some.pth"), str(target), "--dtype", "float32"]) == 0
+    assert "mel VAE" in capsys.readouterr().out
+    assert main(["inspect", str(target)]) == 0
+    assert "float32" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path / "some.pth"), str(target)]) == 4
+    assert main(["convert", str(EMBEDDED_FILE), str(tmp_path / "x.safetensors")]) == 4
+    assert "several parts" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interruption_leaves_nothing(signum: int, code: int, tmp_path: Path, video: Path) -> None:
-    command = [sys.executable, "-m", "mmaudio_core", "generate", str(video), "--steps", "100000", "-o", str(tmp_path / "out.mp4")]
+    command = [
+        sys.executable,
+        "-m",
+        "mmaudio_core",
+        "generate",
+        str(video),
+        "--steps",
+        "100000",
+        "-o",
+        str(tmp_path / "out.mp4"),
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ})
     assert process.stderr is not None
     for line in process.stderr:

@@ -75,9 +75,7 @@ def test_every_input_changes_the_sound(model: MMAudio, video: Path) -> None:
 
 def test_frames_with_a_rate_are_as_good_as_a_file(model: MMAudio, tmp_path: Path) -> None:
     frames = moving_frames(50)
-    path = write_silent_video(
-        iter(frames), 25, tmp_path / "lossless.mkv", codec="ffv1", pix_fmt="bgr0"
-    )
+    path = write_silent_video(iter(frames), 25, tmp_path / "lossless.mkv", codec="ffv1", pix_fmt="bgr0")
     a = model.generate(path, settings=FAST)
     b = model.generate(frames=frames, fps=25, settings=FAST)
     assert a.duration_s == b.duration_s == pytest.approx(2.0)
@@ -100,7 +98,9 @@ def test_an_image_repeats_its_token_and_leaves_sync_empty(model: MMAudio) -> Non
     assert features.clip is not None
     assert features.clip.shape[1] == 1
     by_hand = Features(clip=features.clip.expand(-1, 16, -1))
-    assert torch.equal(model.sample(features, 2.0, [0], settings=FAST).tokens, model.sample(by_hand, 2.0, [0], settings=FAST).tokens)
+    assert torch.equal(
+        model.sample(features, 2.0, [0], settings=FAST).tokens, model.sample(by_hand, 2.0, [0], settings=FAST).tokens
+    )
 
 
 def test_an_empty_prompt_is_the_stored_empty_feature(model: MMAudio) -> None:

@@ -104,7 +104,7 @@ def assert_close(name: str, expected: Tensor, out: Tensor, relative: float) -> N
     assert torch.isfinite(out).all(), f"{name}: not finite"
     error = (out.double() - expected.double()).abs().max().item()
     largest = expected.double().abs().max().item()
-    assert error <= relative * largest, f"{name}: error {error:.3g} is {error / largest:.3g} of {largest:.3g}, allowed {relative}"
+    assert error <= relative * largest, f"{name}: error {error:.3g} is {error / largest:.3g} of the largest, allowed {relative}"
 
 
 def load_drawn(module_of: Callable[[], nn.Module], seed: int, prefix: str = "") -> nn.Module:
@@ -122,10 +122,11 @@ def golden_files(pattern: str) -> list[Path]:
 
 
 def each_golden(pattern: str, is_large: Callable[[dict[str, Any]], bool] = lambda meta: False) -> pytest.MarkDecorator:
-    """Run a test on ``path`` for every file that matches, large ones marked slow; one that skips, saying so, if there is none."""
+    """Runs a test on ``path`` for every file that matches, large ones marked slow; skips, saying so, if there is none."""
     params = [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.suffix != ".json" and is_large(read_meta(path)) else [])
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if large else [])
         for path in golden_files(pattern)
+        for large in [path.suffix != ".json" and is_large(read_meta(path))]
     ]
     if not params:
         reason = f"no {pattern} in the goldens folder {GOLDENS} (set MMAUDIO_GOLDENS)"

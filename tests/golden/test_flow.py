@@ -68,8 +68,6 @@ class Run:
         return self.net.conditions(self.features, self.lengths)
 
 
-
-
 @torch.no_grad()
 @each_golden("flow_*.safetensors", is_large=lambda meta: meta["config"]["hidden_dim"] > 512)
 def test_flow(path: Path) -> None:

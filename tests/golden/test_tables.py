@@ -19,9 +19,7 @@ SCORE = 1e-5
 @each_golden("sequence_lengths*.json")
 def test_sequence_lengths(path: Path) -> None:
     for row in json.loads(path.read_text()):
-        audio = next(
-            a for a in AUDIO_SPECS.values() if (a.sample_rate_hz, a.hop_samples) == (row["sampling_rate"], row["hop"])
-        )
+        audio = next(a for a in AUDIO_SPECS.values() if (a.sample_rate_hz, a.hop_samples) == (row["sampling_rate"], row["hop"]))
         lengths = sequence_lengths(row["duration"], audio)
         got = (lengths.latent, lengths.clip, lengths.sync, audio.samples_of_latents(lengths.latent))
         assert got == (row["latent"], row["clip"], row["sync"], row["audio_samples"]), row

@@ -183,7 +183,7 @@ class TestDescribe:
         save_file(tiny("vae"), tmp_path / "v", metadata=encode_part(TINY["vae"], source_name="v1-44.pth", licence="CC"))
         text = describe(tmp_path / "v")
         assert "written by this package: source_name 'v1-44.pth'" in text
-        assert "licence of the published weights: CC" in text
+        assert "  licence: CC" in text
 
     def test_a_family(self, tmp_path):
         write_family({kind: (TINY[kind], tiny(kind)) for kind in KINDS}, tmp_path / "f")
@@ -192,8 +192,11 @@ class TestDescribe:
 
     def test_a_wrong_file_gets_its_sentence(self, tmp_path):
         (tmp_path / "x").write_bytes(b"<html>")
-        assert describe(tmp_path / "x").startswith(f"{tmp_path / 'x'} is an HTML page")
-        assert "\n" not in describe(tmp_path / "nothing")
+        for name, words in (("x", "is an HTML page"), ("nothing", "does not exist")):
+            with pytest.raises(WeightsError) as caught:
+                describe(tmp_path / name)
+            assert str(caught.value).startswith(f"{tmp_path / name} {words}")
+            assert "\n" not in str(caught.value)
 
     def test_checksum(self, tmp_path, monkeypatch):
         from mmaudio_core.weights import inspect, registry
