@@ -73,7 +73,22 @@ def open_media(path: str | os.PathLike[str], what: str = "video") -> Iterator[An
             "Check that it plays in a media player."
         ) from error
     with container:
-        yield container
+        try:
+            yield container
+        finally:
+            _settle_decoders(container)
+
+
+def _settle_decoders(container: Any) -> None:
+    """Waits, without Python's global lock, until no decoder thread works any more.
+
+    Freeing a decoder waits for its threads while holding that lock. Where a program has turned PyAV's log on (torchvision
+    does), a thread with something to log waits for the lock in turn, and everything stands still.
+    """
+    for stream in container.streams:
+        context = getattr(stream, "codec_context", None)
+        if context is not None and context.is_open:
+            context.flush_buffers()
 
 
 def pick_video_stream(container: Any, name: str) -> Any:

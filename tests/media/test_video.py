@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from .scenes import (
     write_scene,
 )
 
+ROOT = Path(__file__).parents[2]
 SIZE = (HEIGHT, WIDTH)
 
 
@@ -254,3 +257,18 @@ def test_real_recordings() -> None:
         assert video.sync.shape == (200, 3, 224, 224)
         later = read_video(path, 2.0, start_s=3.0)
         assert torch.equal(later.clip[0], video.clip[24])
+
+
+ABANDON = """
+import sys
+import av
+from mmaudio_core.media.video import probe_video
+av.logging.set_level(av.logging.DEBUG)
+for _ in range(1500):
+    probe_video(sys.argv[1])
+"""
+
+
+def test_abandoned_decoding_does_not_hang_where_pyav_logs(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.mp4", 30, 25)
+    subprocess.run([sys.executable, "-c", ABANDON, str(path)], cwd=ROOT, check=True, capture_output=True, timeout=120)
