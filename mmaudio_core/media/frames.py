@@ -118,7 +118,7 @@ def pixels_to_uint8(frame: Pixels) -> Tensor:
 
 
 def _from_numpy(frame: np.ndarray) -> Tensor:
-    if frame.dtype.kind not in "fu" or frame.dtype.itemsize not in (1, 2, 4, 8):
+    if frame.dtype != np.uint8 and frame.dtype not in (np.float16, np.float32, np.float64):
         raise MediaError(f"Frames are {frame.dtype}; uint8 (0 to 255) or float (0 to 1) is needed.")
     # Mirrored views and read-only buffers are nothing that torch can share memory with.
     if not frame.flags.writeable or any(stride < 0 for stride in frame.strides):

@@ -69,7 +69,14 @@ def _stamped(source: Any, streams: list[Any]) -> Iterator[Any]:
             continue
         if packet.pts is None:
             raise MediaError("This video stores no time stamps (as raw H.264 does). Convert it to .mp4 or .mkv first.")
+        if not packet.duration and packet.stream.type == "video":
+            # MPEG-TS states none; FFmpeg 8.0 then gives the last frame no time at all, and players never show it.
+            packet.duration = _frame_ticks(packet)
         yield packet
+
+
+def _frame_ticks(packet: Any) -> int:
+    return max(1, round(frame_step(packet.stream) / packet.time_base))
 
 
 def _with_decoding_times(packets: Iterable[Any], streams: list[Any]) -> Iterator[Any]:
@@ -81,7 +88,7 @@ def _with_decoding_times(packets: Iterable[Any], streams: list[Any]) -> Iterator
             missing.append(packet)
             continue
         if missing:
-            step = packet.duration or max(1, round(frame_step(packet.stream) / packet.time_base))
+            step = packet.duration or _frame_ticks(packet)
             for back, earlier in enumerate(reversed(missing), start=1):
                 earlier.dts = min(packet.dts - back * step, earlier.pts)
             yield from missing

@@ -39,9 +39,25 @@ def choose_dtype(wish: str | torch.dtype | None, device: torch.device) -> torch.
     if wish is None or wish == "auto":
         if device.type == "cpu":
             return torch.float32
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        # torch calls bfloat16 supported where it is only emulated; it is real from compute capability 8 on.
+        bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if bf16 else torch.float16
     dtype = DTYPES.get(wish) if isinstance(wish, str) else wish
     if dtype is None or dtype not in DTYPES.values():
         raise InputError(f"The dtype {wish!r} cannot be computed in; use one of {', '.join(DTYPES)}.")
+    if dtype != torch.float32 and not computes_in(dtype, device):
+        raise InputError(f"This torch ({torch.__version__}) does not compute in {dtype} on {device}; use float32.")
     return dtype
+
+
+def computes_in(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether what the model is made of runs in ``dtype`` there; older torch does not do all of it in float16 on a CPU."""
+    functional = torch.nn.functional
+    try:
+        x = torch.zeros(1, 2, 8, dtype=dtype, device=device)
+        x = functional.layer_norm(functional.conv1d(x, x[..., :3]), (6,))
+        functional.pad(x, (1, 1), mode="replicate") @ x.new_zeros(8, 1)
+        functional.scaled_dot_product_attention(x, x, x)
+    except RuntimeError:
+        return False
+    return True

@@ -17,6 +17,8 @@ from mmaudio_core.transformer.conditions import upsampling_index
 from mmaudio_core.transformer.model import FlowNetwork
 from mmaudio_core.types import Features
 
+from .precision import needs
+
 SPEC = FlowSpec(20, 128, 2, joint_blocks=2, audio_blocks=1, clip_dim=48, sync_dim=24, text_dim=32)
 LENGTHS = sequence_lengths(2.0, AUDIO_16K)
 
@@ -127,6 +129,7 @@ def test_dopri5_is_the_limit_of_euler() -> None:
 @pytest.mark.parametrize(("dtype", "relative"), [(torch.float16, 1e-2), (torch.bfloat16, 6e-2)])
 def test_half_precision_stays_near_float32(v2: bool, dtype: torch.dtype, relative: float) -> None:
     """Tolerances of docs/numerics.md: one velocity, relative to its norm."""
+    needs(dtype)
     spec = FlowSpec(20, 128, 2, 2, 1, v2=v2, clip_dim=48, sync_dim=24, text_dim=32)
     net, given = network(spec), features()
     latent, t = torch.randn(1, LENGTHS.latent, 20), torch.tensor(0.37)
