@@ -147,6 +147,8 @@ def test_interruption_leaves_nothing(signum: int, code: int, tmp_path: Path, vid
             break
     time.sleep(3)
     process.send_signal(signum)
-    process.stderr.read()
-    assert process.wait(60) == code
+    said = process.stderr.read()
+    status = process.wait(60)
+    # Python itself dies of the signal where an interrupt passed through exec of a text, as in imports; shells say 130 to both.
+    assert (status if status >= 0 else 128 - status) == code, said
     assert list(tmp_path.iterdir()) == []
