@@ -61,11 +61,11 @@ def run(args: argparse.Namespace) -> int:
     from ..pipeline.result import check_target
     from ..pipeline.sample import SampleSettings
 
-    check_target(output, has_video=video is not None)
+    check_target(output, video is not None, args.original_audio)
     settings = SampleSettings(args.steps, args.cfg, args.solver, args.batch_size)
     bars = Bars(args.quiet)
     try:
-        model = load(args.variant, args.weights, args.device, args.dtype, progress=bars)
+        model = load(args.variant, args.weights, args.device, args.dtype, progress=bars, keep_parts=False)
         result = model.generate(
             video,
             args.prompt or "",

@@ -39,19 +39,21 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     progress: StageProgress | None = None,
+    keep_parts: bool = True,
 ) -> MMAudio:
     """A model ready to generate; parts are read from disk when a stage first needs them.
 
     variant: a published name, "tiny" for the embedded model, or None for the best whose files are present, else "tiny".
     weights: folder or folders with weights; None means those of ``MMAUDIO_WEIGHTS``, else ``~/.cache/mmaudio-graph/weights``.
     device, dtype: None leaves the choice to us; it is logged.
+    keep_parts: False lets each network go when its stage is done: memory holds one at a time, and every call loads anew.
 
     Raises:
         WeightsError: for an unknown variant, or when its files are missing.
         InputError: for a device or dtype that cannot be used.
     """
     folders = [weights] if isinstance(weights, (str, os.PathLike)) else weights
-    return MMAudio(find_files(variant, folders), device, dtype, progress)
+    return MMAudio(find_files(variant, folders), device, dtype, progress, keep_parts)
 
 
 class MMAudio:
@@ -63,6 +65,7 @@ class MMAudio:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         progress: StageProgress | None = None,
+        keep_parts: bool = True,
     ) -> None:
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
@@ -70,6 +73,7 @@ class MMAudio:
         self.report = Report(self.device)
         self.parts = Parts(files, self.device, self.dtype, self.report)
         self._progress = progress
+        self._keep_parts = keep_parts
         for note in files.notes:
             log.warning(note)
         log.info("Variant %s on %s in %s.", self.variant, self.device, str(self.dtype).removeprefix("torch."))
@@ -77,7 +81,7 @@ class MMAudio:
     @property
     def audio(self) -> AudioSpec:
         """The format of the sound that comes out."""
-        return self.parts.flow().spec.audio
+        return self.parts.flow_spec.audio
 
     def read_video(self, path: str | os.PathLike[str], duration_s: float | None = None, start_s: float = 0.0) -> VideoFrames:
         """The frames of a file that the encoders see; ``duration_s`` None means to the end.
@@ -114,26 +118,30 @@ class MMAudio:
         from ..media.frames import image_to_video_frames
 
         with self.report.stage("read image"):
-            return image_to_video_frames(image, self.parts.clip_image().spec.image_size)
+            return image_to_video_frames(image, self.parts.clip_spec.image_size)
 
     def encode_frames(self, frames: VideoFrames) -> Features:
         """CLIP and Synchformer features of frames; a still image gives one CLIP token and no sync tokens."""
         with self.report.stage("CLIP image"):
             clip = self.parts.clip_image().encode_image(frames.clip, progress=self._of("CLIP image"))
+        self._done_with("clip image")
         if frames.sync is None:
             return Features(clip=clip)
         with self.report.stage("Synchformer"):
             sync = self.parts.synchformer().encode(frames.sync, progress=self._of("Synchformer"))
+        self._done_with("synchformer")
         return Features(clip=clip, sync=sync, duration_s=frames.duration_s)
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """CLIP text features (len(prompts), T, text width); an empty prompt takes the checkpoint's stored empty feature."""
         with self.report.stage("CLIP text"):
-            empty = self.parts.flow().empty_string_feat
-            written = [p for p in dict.fromkeys(prompts) if p]
-            encoded = self.parts.clip_text().encode_text(written) if written else empty[None]
-            rows = dict(zip(written, encoded, strict=False))
-            return torch.stack([rows.get(p, empty).to(encoded) for p in prompts])
+            rows: dict[str, Tensor] = {}
+            if written := [p for p in dict.fromkeys(prompts) if p]:
+                rows.update(zip(written, self.parts.clip_text().encode_text(written), strict=True))
+            self._done_with("clip text")
+            if len(written) < len(set(prompts)):
+                rows[""] = self.parts.flow().empty_string_feat.to(self.device, torch.float32)
+            return torch.stack([rows[p] for p in prompts])
 
     def sample(
         self,
@@ -146,14 +154,18 @@ class MMAudio:
         """Features to latents, one sample per seed; see ``pipeline.sample.sample_latents``."""
         with self.report.stage("sampling"):
             net = self.parts.flow()
-            return sample_latents(net, features, duration_s, seeds, negative_text, settings, self._of("sampling"))
+            latents = sample_latents(net, features, duration_s, seeds, negative_text, settings, self._of("sampling"))
+        self._done_with("flow")
+        return latents
 
     def decode(self, latents: Latents) -> Mel:
         """Latents (B, L, C) to the log-mel spectrogram (B, M, 2 L)."""
         with self.report.stage("VAE decode"), torch.no_grad():
             vae = self.parts.vae()
-            mels = [vae.decode(z[None].to(self.device)).float().cpu() for z in latents.tokens]
-            return Mel(torch.cat(mels), latents.duration_s)
+            mels = torch.cat([vae.decode(z[None].to(self.device)).float().cpu() for z in latents.tokens])
+        del vae
+        self._done_with("vae")
+        return Mel(mels, latents.duration_s)
 
     def vocode(self, mel: Mel) -> Audio:
         """Log-mel to samples (B, 1, N), cut to the duration: N = round(duration * rate)."""
@@ -170,7 +182,9 @@ class MMAudio:
                     progress(before + done, clips * frames)
 
                 pieces.append(vocode(vocoder, values[None].to(self.device), progress=report).cpu())
-            return Audio(torch.cat(pieces)[..., : round(mel.duration_s * rate_hz)], rate_hz)
+        del vocoder
+        self._done_with("vocoder")
+        return Audio(torch.cat(pieces)[..., : round(mel.duration_s * rate_hz)], rate_hz)
 
     def generate(
         self,
@@ -200,16 +214,20 @@ class MMAudio:
             raise InputError(f"{count} takes of {len(prompts)} prompts were asked for; 1 or more of each are needed.")
         if duration_s is not None:
             check_duration(duration_s)
+        if start_s and video is None:
+            raise InputError(f"A start of {start_s:g} s was given without a video file; only a file can be entered later.")
         features = self._visual_features(video, frames, fps, image, duration_s, start_s)
         covered_s = features.duration_s or duration_s or DEFAULT_DURATION_S
         self._tell(duration_s, covered_s)
 
         # One row of text per sample; a run without any prompt needs no text encoder at all.
         seeds = [seed + i for _ in prompts for i in range(count)]
-        if any(prompts):
-            text = self.encode_text(prompts).repeat_interleave(count, dim=0)
-            features = replace(features, text=text)
-        negative = self.encode_text([negative_prompt]) if negative_prompt else None
+        negative = None
+        if any(prompts) or negative_prompt:
+            text = self.encode_text([*prompts, negative_prompt] if negative_prompt else prompts)
+            negative = text[len(prompts) :] if negative_prompt else None
+            if any(prompts):
+                features = replace(features, text=text[: len(prompts)].repeat_interleave(count, dim=0))
         audio = self.vocode(self.decode(self.sample(features, covered_s, seeds, negative, settings)))
         labels = [p for p in prompts for _ in range(count)]
         takes = (Take(Audio(a[None], audio.sample_rate_hz), p, s) for a, p, s in zip(audio.samples, labels, seeds, strict=True))
@@ -248,7 +266,11 @@ class MMAudio:
             log.warning("%.1f s are far beyond the 8 s that the published networks were trained on; expect less.", covered_s)
 
     def _frame_sizes(self) -> dict[str, Any]:
-        return {"clip_size": self.parts.clip_image().spec.image_size, "sync_size": self.parts.synchformer().spec.image_size}
+        return {"clip_size": self.parts.clip_spec.image_size, "sync_size": self.parts.synchformer_spec.image_size}
+
+    def _done_with(self, name: str) -> None:
+        if not self._keep_parts:
+            self.parts.release(name)
 
     def _of(self, stage: str) -> Callable[[int, int], None]:
         progress = self._progress

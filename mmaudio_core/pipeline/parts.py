@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ..errors import WeightsError
+from ..spec.model import CLIPSpec, FlowSpec, PartSpec, SynchformerSpec
 from ..weights.build import load_part
+from ..weights.parts import open_raw_part
 from .files import ModelFiles
 from .report import Report
 
@@ -22,12 +24,26 @@ if TYPE_CHECKING:
 class Parts:
     """Loads on demand and keeps what it loaded, so that text-to-audio never touches the video towers.
 
-    ``release`` lets modules go again; the next use loads them anew.
+    ``release`` lets modules go again; the next use loads them anew. Specs come from the files' lists of tensors, without
+    loading anything.
     """
 
     def __init__(self, files: ModelFiles, device: torch.device, dtype: torch.dtype, report: Report) -> None:
         self.files, self.device, self.dtype, self.report = files, device, dtype, report
         self._loaded: dict[str, Any] = {}
+        self._specs: dict[str, PartSpec] = {}
+
+    @property
+    def flow_spec(self) -> FlowSpec:
+        return cast("FlowSpec", self._spec("flow"))
+
+    @property
+    def clip_spec(self) -> CLIPSpec:
+        return cast("CLIPSpec", self._spec("clip"))
+
+    @property
+    def synchformer_spec(self) -> SynchformerSpec:
+        return cast("SynchformerSpec", self._spec("synchformer"))
 
     def flow(self) -> FlowNetwork:
         return cast("FlowNetwork", self._part("flow", "flow"))
@@ -54,6 +70,12 @@ class Parts:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _spec(self, kind: str) -> PartSpec:
+        if kind not in self._specs:
+            with self.report.stage("load"):
+                self._specs[kind] = open_raw_part(self.files.paths[kind], kind).detected.spec
+        return self._specs[kind]
+
     def _part(self, name: str, kind: str, **options: Any) -> Any:
         if name not in self._loaded:
             path = self.files.paths[kind]
@@ -62,7 +84,7 @@ class Parts:
         return self._loaded[name]
 
     def _fitting(self, module: Any, what: str) -> Any:
-        wanted, got = self.flow().spec.audio, module.spec.audio
+        wanted, got = self.flow_spec.audio, module.spec.audio
         if got != wanted:
             raise WeightsError(
                 f"The {what} is a {got.name} one and the flow network needs {wanted.name}; use files of one rate."

@@ -56,7 +56,7 @@ class Result:
             MediaError: when writing fails; nothing half-written remains.
         """
         path = Path(path)
-        check_target(path, has_video=self.video is not None)
+        check_target(path, self.video is not None, original_audio)
         paths = [path] if len(self.takes) == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(1, len(self.takes) + 1)]
         with self.report.stage("write"):
             for take, target in zip(self.takes, paths, strict=True):
@@ -76,13 +76,18 @@ class Result:
         mux_audio(self.video, audio, target, duration_s=duration_s, start_s=self.start_s, original_audio=original_audio)
 
 
-def check_target(path: Path, has_video: bool) -> None:
+def check_target(path: Path, has_video: bool, original_audio: str = "replace") -> None:
     """Says before any work is done that ``path`` cannot be written.
 
     Raises:
-        InputError: for an ending that cannot be written, or a folder that does not exist.
+        InputError: for an ending that cannot be written, a folder that does not exist, or sound to be kept in a file that
+            holds no video.
     """
     ending = path.suffix.lower()
+    if original_audio == "keep" and ending in AUDIO_ENDINGS:
+        raise InputError(
+            f"The original sound can only be kept in a video; {path.name} is none. Use {', '.join(VIDEO_ENDINGS)}."
+        )
     if ending in VIDEO_ENDINGS and not has_video:
         raise InputError(f"{path.name} is a video file and no video was given; use {' or '.join(AUDIO_ENDINGS)} for the sound.")
     if ending not in (*AUDIO_ENDINGS, *VIDEO_ENDINGS):

@@ -73,6 +73,7 @@ def test_generate_from_an_image_and_several_prompts(tmp_path: Path, capsys: pyte
         (["generate", "--prompt", "x", "--steps", "0"], 2, "steps = 0"),
         (["generate", "--prompt", "x", "--duration", "0.1"], 2, "0.64"),
         (["generate", "--prompt", "x", "-o", "x.mp3"], 2, ".mp3"),
+        (["generate", "--prompt", "x", "-o", "x.wav", "--original-audio", "keep"], 2, "only be kept in a video"),
         (["generate", "absent.mp4"], 3, "absent.mp4"),
         (["generate", "--prompt", "x", "--variant", "large_44k_v2"], 4, "mmaudio_large_44k_v2.pth"),
         (["inspect", "absent.safetensors"], 4, "absent.safetensors"),

@@ -119,6 +119,14 @@ def test_text_alone_loads_no_video_tower() -> None:
     assert set(fresh.parts._loaded) == {"flow", "clip text", "vae", "vocoder"}
 
 
+def test_parts_can_go_as_soon_as_their_stage_is_done(model: MMAudio, video: Path) -> None:
+    light = mmaudio_core.load("tiny", device="cpu", keep_parts=False)
+    inputs = {"prompt": ["rain", ""], "negative_prompt": "speech", "duration_s": 1.0, "settings": FAST}
+    light_takes, takes = light.generate(video, **inputs).takes, model.generate(video, **inputs).takes
+    assert light.parts._loaded == {}
+    assert all(torch.equal(a.audio.samples, b.audio.samples) for a, b in zip(light_takes, takes, strict=True))
+
+
 @pytest.mark.parametrize(("dtype", "relative"), [("float16", 3e-2), ("bfloat16", 2e-1)])
 def test_half_precision_latents_stay_near_float32(model: MMAudio, dtype: str, relative: float) -> None:
     """Tolerances of docs/numerics.md: 25 guided steps, relative to the norm."""
@@ -153,6 +161,7 @@ def test_the_untrained_model_says_so(caplog: pytest.LogCaptureFixture, tmp_path:
         ({"prompt": "x", "count": 0}, "1 or more"),
         ({"frames": np.zeros((5, 8, 8, 3), np.uint8)}, "without fps"),
         ({"fps": 25}, "without frames"),
+        ({"prompt": "x", "start_s": 1.0}, "without a video file"),
         ({"video": "a.mp4", "image": "b.png"}, "together"),
         ({"frames": np.zeros((40, 8, 8, 3), np.uint8), "fps": 0}, "above 0"),
     ],
