@@ -12,7 +12,7 @@ UV := $(UV_HOME)/$(BIN)/uv
 RUN := $(VENV)/$(BIN)/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow check lint types format setup clean
+.PHONY: demo test test-slow test-gpu lint types format setup clean
 
 demo: $(READY)
 	$(RUN) scripts/demo.py demo_out
@@ -23,6 +23,10 @@ test: $(READY) lint types
 # Full-size weights and long files: minutes, up to 16 GB of memory and 10 GB of disk in the temporary folder.
 test-slow: $(READY)
 	$(RUN) -m pytest -m slow --timeout 1800
+
+# On a CUDA device: the same sound as on the CPU, and the half precisions near it. A few minutes.
+test-gpu: $(READY)
+	$(RUN) -m pytest -m gpu
 
 lint: $(READY)
 	$(RUN) -m ruff check .

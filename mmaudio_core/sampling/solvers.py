@@ -56,15 +56,16 @@ def dormand_prince(
 ) -> Tensor:
     """Adaptive Dormand-Prince 5(4), the published alternative to Euler; x (B, L, C), returned in x's dtype.
 
-    The state is float64, since rtol = 1e-7 is the resolution of float32. ``progress`` counts thousandths of t.
+    The state is float64, since rtol = 1e-7 is the resolution of float32, and lies on the CPU, since Apple's GPUs have no
+    float64. ``progress`` counts thousandths of t.
 
     Raises:
         MMAudioError: when ``max_evaluations`` of the network did not suffice, or the state stopped being finite.
     """
-    dtype, state, t = x.dtype, x.double(), 0.0
+    state, t = x.cpu().double(), 0.0
 
     def slope(y: Tensor, time: float) -> Tensor:
-        return velocity(y.to(dtype), torch.tensor(time, dtype=torch.float32, device=y.device)).double()
+        return velocity(y.to(x.dtype).to(x.device), torch.tensor(time, dtype=torch.float32, device=x.device)).cpu().double()
 
     first = slope(state, 0.0)
     if not torch.isfinite(first).all():
@@ -93,7 +94,7 @@ def dormand_prince(
                 "ask for looser tolerances or use the Euler solver."
             )
         step *= min(_GROW, max(_SHRINK, _SAFETY * ratio ** (-1 / _ORDER) if ratio else _GROW))
-    return state.to(dtype)
+    return state.to(x.dtype).to(x.device)
 
 
 def _first_step(slope: Callable[[Tensor, float], Tensor], y: Tensor, first: Tensor, rtol: float, atol: float) -> float:
