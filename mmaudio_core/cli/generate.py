@@ -6,9 +6,13 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from ..errors import InputError
+from ..errors import InputError, MediaError
 from .progress import Bars
+
+if TYPE_CHECKING:
+    from ..pipeline.result import Result
 
 HELP = "make sound for a video, an image or a text"
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -61,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from ..pipeline.result import check_target
     from ..pipeline.sample import SampleSettings
 
-    check_target(output, video is not None, args.original_audio)
+    check_target(output, video, args.original_audio)
     settings = SampleSettings(args.steps, args.cfg, args.solver, args.batch_size)
     bars = Bars(args.quiet)
     try:
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             count=args.count,
             settings=settings,
         )
-        paths = result.save(output, original_audio=args.original_audio)
+        paths = save(result, output, args.original_audio)
     finally:
         bars.close()
     if not args.quiet:
@@ -86,6 +90,23 @@ def run(args: argparse.Namespace) -> int:
     for path in paths:
         print(path)
     return 0
+
+
+def save(result: Result, output: Path, original_audio: Literal["replace", "keep"]) -> list[Path]:
+    """Saves ``result``; where a video cannot be written, the sound is kept beside it, since minutes may have gone into it.
+
+    Raises:
+        MediaError: what went wrong with the video, and where the sound is.
+    """
+    from ..pipeline.result import AUDIO_ENDINGS
+
+    try:
+        return result.save(output, original_audio=original_audio)
+    except MediaError as error:
+        if output.suffix.lower() in AUDIO_ENDINGS:
+            raise
+        kept = result.save(output.with_suffix(AUDIO_ENDINGS[0]))
+        raise MediaError(f"{error} The sound was saved as {', '.join(map(str, kept))}.") from error
 
 
 def default_output(source: Path | None, is_image: bool) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from fractions import Fraction
@@ -55,9 +56,7 @@ def mux_audio(
         DependencyError: PyAV is missing.
     """
     target = Path(out_path)
-    container_format = _FORMATS.get(target.suffix.lower())
-    if container_format is None:
-        raise MediaError(f"{target.name} ends in {target.suffix or 'nothing'}; use one of {', '.join(_FORMATS)}.")
+    container_format = _container_format(target)
     if original_audio not in ("replace", "keep"):
         raise InputError(f'original_audio is "{original_audio}"; use "replace" or "keep".')
     start, stop = _window(start_s, duration_s)
@@ -82,6 +81,26 @@ def mux_audio(
                 f"{target.name} could not be written as {container_format}: {error}. Try another ending such as .mkv."
             ) from error
     return target
+
+
+def check_mux(video_path: str | os.PathLike[str], out_path: str | os.PathLike[str]) -> None:
+    """Says before any work is done that the pictures of ``video_path`` cannot go into a file like ``out_path``.
+
+    Raises:
+        MediaError: unreadable video, another ending, a codec that the container cannot hold.
+    """
+    target = Path(out_path)
+    av = import_av()
+    with open_media(video_path) as source, av.open(io.BytesIO(), "w", format=_container_format(target)) as sink:
+        name = Path(video_path).name
+        _copy_stream(sink, pick_video_stream(source, name), name, target)
+
+
+def _container_format(target: Path) -> str:
+    container_format = _FORMATS.get(target.suffix.lower())
+    if container_format is None:
+        raise MediaError(f"{target.name} ends in {target.suffix or 'nothing'}; use one of {', '.join(_FORMATS)}.")
+    return container_format
 
 
 class _Encoder:
@@ -131,8 +150,9 @@ def _copy_stream(sink: Any, stream: Any, name: str, target: Path) -> Any:
     try:
         copy = _from_template(sink, stream)
     except (ValueError, TypeError) as error:
+        instead = "Write" if target.suffix.lower() == ".mkv" else "Write to .mkv, or write"
         raise MediaError(
-            f"{name} holds {codec} {stream.type}, which a {target.suffix} file cannot hold. Write to .mkv instead."
+            f"{name} holds {codec} {stream.type}, which a {target.suffix} file cannot hold. {instead} the sound alone to .flac."
         ) from error
     copy.metadata.update(stream.metadata)
     tag = _codec_tag(sink, stream, codec)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ..errors import WeightsError
 from ..spec.model import VARIANTS
 from ..weights.locate import KINDS, FoundFile, best_variant, choose, default_folders, find_parts, missing_parts
@@ -35,10 +37,15 @@ def embedded_files(*notes: str) -> ModelFiles:
     return ModelFiles(EMBEDDED, dict.fromkeys(KINDS, EMBEDDED_FILE), (*notes, EMBEDDED_WARNING))
 
 
-def find_files(variant: str | None = None, folders: Iterable[str | os.PathLike[str]] | None = None) -> ModelFiles:
+def find_files(
+    variant: str | None = None,
+    folders: Iterable[str | os.PathLike[str]] | None = None,
+    dtype: torch.dtype | None = None,
+) -> ModelFiles:
     """The files of ``variant``, or of the best variant that is complete in ``folders``, else the embedded model.
 
-    ``folders`` None means those of ``MMAUDIO_WEIGHTS``, else ``~/.cache/mmaudio-graph/weights``. Nothing is downloaded.
+    ``folders`` None means those of ``MMAUDIO_WEIGHTS``, else ``~/.cache/mmaudio-graph/weights``. Of several files for one part
+    those in ``dtype`` come first. Nothing is downloaded.
 
     Raises:
         WeightsError: for an unknown variant, or when files of the one asked for are missing.
@@ -53,7 +60,7 @@ def find_files(variant: str | None = None, folders: Iterable[str | os.PathLike[s
         if best is None:
             return embedded_files(_how_to_get(found, where))
         note = f"Using {best}, the best variant whose files are all in {where}."
-        return ModelFiles(best, choose(found, best), (note,))
+        return ModelFiles(best, choose(found, best, dtype), (note,))
     known = {item.variant for item in found if item.kind == "flow"}
     if variant not in VARIANTS and variant not in known:
         raise WeightsError(f"There is no variant {variant!r}; known are {', '.join((EMBEDDED, *VARIANTS))}.")
@@ -64,7 +71,7 @@ def find_files(variant: str | None = None, folders: Iterable[str | os.PathLike[s
             raise WeightsError(
                 f"{error} Put them into {where}, or fetch them with: mmaudio download {variant} --folder {searched[0]}"
             ) from None
-    return ModelFiles(variant, choose(found, variant))
+    return ModelFiles(variant, choose(found, variant, dtype))
 
 
 def _how_to_get(found: list[FoundFile], where: str) -> str:

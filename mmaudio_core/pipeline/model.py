@@ -53,7 +53,9 @@ def load(
         InputError: for a device or dtype that cannot be used.
     """
     folders = [weights] if isinstance(weights, (str, os.PathLike)) else weights
-    return MMAudio(find_files(variant, folders), device, dtype, progress, keep_parts)
+    chosen_device = choose_device(device)
+    chosen_dtype = choose_dtype(dtype, chosen_device)
+    return MMAudio(find_files(variant, folders, chosen_dtype), chosen_device, chosen_dtype, progress, keep_parts)
 
 
 class MMAudio:

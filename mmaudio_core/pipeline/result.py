@@ -56,7 +56,7 @@ class Result:
             MediaError: when writing fails; nothing half-written remains.
         """
         path = Path(path)
-        check_target(path, self.video is not None, original_audio)
+        check_target(path, self.video, original_audio)
         paths = [path] if len(self.takes) == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(1, len(self.takes) + 1)]
         with self.report.stage("write"):
             for take, target in zip(self.takes, paths, strict=True):
@@ -76,21 +76,28 @@ class Result:
         mux_audio(self.video, audio, target, duration_s=duration_s, start_s=self.start_s, original_audio=original_audio)
 
 
-def check_target(path: Path, has_video: bool, original_audio: str = "replace") -> None:
+def check_target(path: Path, video: Path | None, original_audio: str = "replace") -> None:
     """Says before any work is done that ``path`` cannot be written.
 
     Raises:
         InputError: for an ending that cannot be written, a folder that does not exist, or sound to be kept in a file that
             holds no video.
+        MediaError: when ``video`` cannot be read, or its pictures cannot go into such a file.
     """
     ending = path.suffix.lower()
     if original_audio == "keep" and ending in AUDIO_ENDINGS:
         raise InputError(
             f"The original sound can only be kept in a video; {path.name} is none. Use {', '.join(VIDEO_ENDINGS)}."
         )
-    if ending in VIDEO_ENDINGS and not has_video:
+    if ending in VIDEO_ENDINGS and video is None:
         raise InputError(f"{path.name} is a video file and no video was given; use {' or '.join(AUDIO_ENDINGS)} for the sound.")
     if ending not in (*AUDIO_ENDINGS, *VIDEO_ENDINGS):
         raise InputError(f"{path.name} has the ending {ending!r}; use one of {', '.join((*AUDIO_ENDINGS, *VIDEO_ENDINGS))}.")
     if not path.parent.is_dir():
         raise InputError(f"The folder {path.parent} for {path.name} does not exist; create it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"The folder {path.parent} for {path.name} cannot be written to; choose another one.")
+    if ending in VIDEO_ENDINGS and video is not None:
+        from ..media.mux import check_mux
+
+        check_mux(video, path)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from mmaudio_core import __version__
 from mmaudio_core.cli import main
+from mmaudio_core.errors import MediaError
 from mmaudio_core.media.make_video import write_silent_video
 from mmaudio_core.media.resample import load_audio
 
@@ -64,6 +65,31 @@ def test_generate_from_an_image_and_several_prompts(tmp_path: Path, capsys: pyte
     written = capsys.readouterr().out.split()
     assert [Path(p).name for p in written] == ["x_1.wav", "x_2.wav", "x_3.wav", "x_4.wav"]
     assert all(Path(p).exists() for p in written)
+
+
+def test_a_video_that_no_target_can_hold_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    frames = [Image.fromarray(np.full((40, 60, 3), shade, np.uint8)) for shade in range(0, 250, 10)]
+    moving = tmp_path / "moving.gif"
+    frames[0].save(moving, save_all=True, append_images=frames[1:], duration=100)
+    assert main(["generate", str(moving), "-o", str(tmp_path / "out.mp4")]) == 3
+    said = capsys.readouterr().err
+    assert "a .mp4 file cannot hold" in said
+    assert "Variant" not in said
+    assert main(["generate", str(moving), "-o", str(tmp_path / "out.flac"), "--steps", "1", "--quiet"]) == 0
+
+
+def test_the_sound_is_kept_where_the_video_cannot_be_written(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise MediaError("The disk is on fire.")
+
+    monkeypatch.setattr("mmaudio_core.media.mux.mux_audio", broken)
+    assert main(["generate", str(video), "-o", str(tmp_path / "out.mp4"), "--steps", "1", "--quiet"]) == 3
+    assert f"on fire. The sound was saved as {tmp_path / 'out.flac'}." in capsys.readouterr().err
+    assert load_audio(tmp_path / "out.flac")[0].shape[-1] == 2 * 16_000
 
 
 @pytest.mark.parametrize(
