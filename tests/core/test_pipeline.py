@@ -137,6 +137,23 @@ def test_half_precision_latents_stay_near_float32(model: MMAudio, dtype: str, re
     assert ((rough - exact).norm() / exact.norm()).item() < relative
 
 
+@pytest.mark.parametrize(("dtype", "relative"), [("float16", 5e-3), ("bfloat16", 4e-2)])
+def test_half_precision_features_stay_near_float32(model: MMAudio, dtype: str, relative: float) -> None:
+    """Tolerances of docs/numerics.md, relative to the norm."""
+    needs(DTYPES[dtype])
+    half = mmaudio_core.load("tiny", device="cpu", dtype=dtype)
+    frames = model.read_frames(moving_frames(25), 25)
+    exact, rough = ((m.encode_frames(frames), m.encode_text(["a dog barks"])) for m in (model, half))
+    for name, a, b in (
+        ("clip", exact[0].clip, rough[0].clip),
+        ("sync", exact[0].sync, rough[0].sync),
+        ("text", exact[1], rough[1]),
+    ):
+        assert a is not None
+        assert b is not None
+        assert ((b.float() - a).norm() / a.norm()).item() < relative, name
+
+
 def test_a_duration_beyond_the_end_is_cut_with_a_word(model: MMAudio, video: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "mmaudio"):
         result = model.generate(video, duration_s=9.0, settings=FAST)
