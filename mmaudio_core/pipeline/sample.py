@@ -60,11 +60,18 @@ def sample_latents(
     steps done, in all).
 
     Raises:
-        InputError: when features cover another duration than ``duration_s`` or do not fit the network.
+        InputError: when features cover another duration than ``duration_s``, do not fit the network, or are neither one for
+            all seeds nor one per seed.
     """
     settings = settings or SampleSettings()
     lengths = sequence_lengths(duration_s, net.spec.audio)
     features = _for_lengths(features, lengths)
+    for name in ("clip", "sync", "text"):
+        value = getattr(features, name)
+        if value is not None and value.shape[0] not in (1, len(seeds)):
+            raise InputError(
+                f"There are {value.shape[0]} {name} features for {len(seeds)} seeds; give one for all of them or one per seed."
+            )
     noise = draw_noise(seeds, lengths.latent, net.spec.latent_dim)
     # An adaptive step size is chosen from all samples of a batch, so each goes alone: one seed, one sound.
     size = 1 if settings.solver == "dopri5" else settings.batch_size

@@ -178,6 +178,8 @@ def test_the_untrained_model_says_so(caplog: pytest.LogCaptureFixture, tmp_path:
         ({"prompt": "x", "count": 0}, "1 or more"),
         ({"frames": np.zeros((5, 8, 8, 3), np.uint8)}, "without fps"),
         ({"fps": 25}, "without frames"),
+        ({"prompt": "x", "seed": -1}, "seed -1"),
+        ({"prompt": "x", "seed": 2**64 - 1, "count": 2}, "2\\^64"),
         ({"prompt": "x", "start_s": 1.0}, "without a video file"),
         ({"video": "a.mp4", "image": "b.png"}, "together"),
         ({"frames": np.zeros((40, 8, 8, 3), np.uint8), "fps": 0}, "above 0"),
@@ -193,6 +195,14 @@ def test_settings_are_checked() -> None:
     for wrong in ({"steps": 0}, {"batch_size": 0}, {"solver": "heun"}, {"cfg_strength": float("nan")}):
         with pytest.raises(InputError):
             SampleSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_features_for_another_number_of_seeds(model: MMAudio) -> None:
+    text = Features(text=model.encode_text(["a", "b", "c"]))
+    with pytest.raises(InputError, match="3 text features for 2 seeds"):
+        model.sample(text, 1.0, [0, 1])
+    with pytest.raises(InputError, match="No seeds"):
+        model.sample(Features(), 1.0, [])
 
 
 def test_features_of_another_duration(model: MMAudio, video: Path) -> None:
