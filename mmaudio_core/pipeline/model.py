@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..sampling.noise import check_seeds
 from ..spec.audio import AudioSpec
 from ..spec.timing import check_duration, sync_frames
 from ..types import Audio, Features, Latents, Mel, VideoFrames
@@ -218,12 +219,13 @@ class MMAudio:
             check_duration(duration_s)
         if start_s and video is None:
             raise InputError(f"A start of {start_s:g} s was given without a video file; only a file can be entered later.")
+        seeds = [seed + i for _ in prompts for i in range(count)]
+        check_seeds(seeds)
         features = self._visual_features(video, frames, fps, image, duration_s, start_s)
         covered_s = features.duration_s or duration_s or DEFAULT_DURATION_S
         self._tell(duration_s, covered_s)
 
         # One row of text per sample; a run without any prompt needs no text encoder at all.
-        seeds = [seed + i for _ in prompts for i in range(count)]
         negative = None
         if any(prompts) or negative_prompt:
             text = self.encode_text([*prompts, negative_prompt] if negative_prompt else prompts)
