@@ -153,6 +153,28 @@ def test_convert_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "several parts" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("package", "code", "words"),
+    [("torchaudio", 0, ""), ("open_clip", 6, "install open_clip_torch"), ("av", 6, "av")],
+)
+def test_a_broken_package_is_named_only_where_it_is_needed(package: str, code: int, words: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / f"{package}.py").write_text("raise OSError('undefined symbol')")
+    command = [sys.executable, "-m", "mmaudio_core", "generate", "-p", "rain", "--duration", "1", "--steps", "1"]
+    run = subprocess.run(
+        [*command, "-o", str(tmp_path / "x.wav")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(broken)},
+        check=False,
+    )
+    assert run.returncode == code, run.stderr
+    assert words in run.stderr
+    assert (tmp_path / "x.wav").exists() == (code == 0)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interruption_leaves_nothing(signum: int, code: int, tmp_path: Path, video: Path) -> None:
