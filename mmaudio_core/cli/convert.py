@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
+
+from .progress import Bars
 
 HELP = "turn a weights file (.pth, .pt, .bin, .safetensors) into safetensors that describe themselves"
 
@@ -24,7 +27,11 @@ def run(args: argparse.Namespace) -> int:
     from ..weights.inspect import describe
 
     dtype = choose_dtype(args.dtype, torch.device("cpu")) if args.dtype else None
-    convert(args.source, args.target, dtype, overwrite=args.overwrite)
+    bars = Bars(args.quiet)
+    try:
+        convert(args.source, args.target, dtype, overwrite=args.overwrite, progress=partial(bars, "convert"))
+    finally:
+        bars.close()
     if not args.quiet:
         print(describe(args.target))
     return 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from ..errors import WeightsError
+from .progress import Bars
 
 HELP = "say what a weights file is: part, variant, sizes, dtype, licence"
 
@@ -21,10 +23,10 @@ def run(args: argparse.Namespace) -> int:
     """Describes each file; returns 4 when one of them is no part of MMAudio, else 0."""
     from ..weights.inspect import describe
 
-    code = 0
+    code, bars = 0, Bars(args.quiet)
     for path in args.files:
         try:
-            print(describe(path, checksum=args.checksum))
+            print(describe(path, checksum=args.checksum, progress=partial(bars, "checksum")))
         except WeightsError as error:
             print(error)
             code = 4

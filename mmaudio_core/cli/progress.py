@@ -22,7 +22,7 @@ class Bars:
 
             self._stage = stage
             # disable=None: silent where stderr is no terminal.
-            self._bar = tqdm(total=total or None, desc=f"{stage:<12}", disable=None, leave=True)
+            self._bar = tqdm(total=total or None, desc=f"{stage:<12}", unit_scale=True, disable=None)
         self._bar.update(done - self._bar.n)
         if total and done >= total:
             self.close()

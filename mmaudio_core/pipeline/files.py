@@ -11,7 +11,7 @@ import torch
 
 from ..errors import WeightsError
 from ..spec.model import VARIANTS
-from ..weights.locate import KINDS, FoundFile, best_variant, choose, default_folders, find_parts, missing_parts
+from ..weights.locate import KINDS, PREFERENCE, FoundFile, best_variant, choose, default_folders, find_parts, missing_parts
 
 EMBEDDED = "tiny"
 EMBEDDED_FILE = Path(__file__).resolve().parents[1] / "assets" / "tiny.safetensors"
@@ -60,6 +60,8 @@ def find_files(
         if best is None:
             return embedded_files(_how_to_get(found, where))
         note = f"Using {best}, the best variant whose files are all in {where}."
+        if best != PREFERENCE[0]:
+            note += f" For a better one: mmaudio download {PREFERENCE[0]}"
         return ModelFiles(best, choose(found, best, dtype), (note,))
     known = {item.variant for item in found if item.kind == "flow"}
     if variant not in VARIANTS and variant not in known:

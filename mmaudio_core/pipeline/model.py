@@ -74,7 +74,7 @@ class MMAudio:
         self.dtype = choose_dtype(dtype, self.device)
         self.variant = files.variant
         self.report = Report(self.device)
-        self.parts = Parts(files, self.device, self.dtype, self.report)
+        self.parts = Parts(files, self.device, self.dtype, self.report, progress)
         self._progress = progress
         self._keep_parts = keep_parts
         for note in files.notes:

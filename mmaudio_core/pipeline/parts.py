@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -28,8 +30,16 @@ class Parts:
     loading anything.
     """
 
-    def __init__(self, files: ModelFiles, device: torch.device, dtype: torch.dtype, report: Report) -> None:
+    def __init__(
+        self,
+        files: ModelFiles,
+        device: torch.device,
+        dtype: torch.dtype,
+        report: Report,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
         self.files, self.device, self.dtype, self.report = files, device, dtype, report
+        self._progress = progress
         self._loaded: dict[str, Any] = {}
         self._specs: dict[str, PartSpec] = {}
 
@@ -79,8 +89,9 @@ class Parts:
     def _part(self, name: str, kind: str, **options: Any) -> Any:
         if name not in self._loaded:
             path = self.files.paths[kind]
+            report = None if self._progress is None else partial(self._progress, f"load {name}")
             with self.report.stage("load"):
-                self._loaded[name], _ = load_part(path, kind, dtype=self.dtype, device=self.device, **options)
+                self._loaded[name], _ = load_part(path, kind, dtype=self.dtype, device=self.device, progress=report, **options)
         return self._loaded[name]
 
     def _fitting(self, module: Any, what: str) -> Any:

@@ -14,6 +14,7 @@ from ..errors import WeightsError
 from ..spec.model import CLIPSpec, FlowSpec, PartSpec, SynchformerSpec, VAESpec, VocoderSpec
 from .parts import Part, open_part
 from .registry import PHRASES, belongs
+from .safetensors_file import ByteProgress
 
 COMPUTE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 RELEASE_EVERY = 256 << 20
@@ -31,6 +32,7 @@ def load_part(
     image: bool = True,
     text: bool = True,
     fold: bool = True,
+    progress: ByteProgress | None = None,
 ) -> tuple[nn.Module, PartSpec]:
     """Loads one part ("flow", "vae", "vocoder", "synchformer", "clip") from any file that holds it.
 
@@ -40,7 +42,8 @@ def load_part(
     the loading proceeds, so memory holds the result and about 256 MB more.
 
     ``expect`` is the variant that is needed ("large_44k_v2", or "16k" / "44k" for VAE and vocoder). ``image`` and ``text``
-    choose CLIP's towers; the other is neither built nor read. ``fold`` normalises a VAE's weights for inference.
+    choose CLIP's towers; the other is neither built nor read. ``fold`` normalises a VAE's weights for inference. ``progress``
+    gets (bytes loaded, in all).
 
     Returns the module in eval mode without gradients, and its configuration.
 
@@ -52,7 +55,7 @@ def load_part(
     with torch.device("meta"):
         module = build_module(part.detected.spec, image=image, text=text)
     tensors = part.tensors if kind != "clip" else _towers(part.tensors, image, text)
-    _fill(module, tensors, part, dtype or usual_dtype(tensors.values()), torch.device(device))
+    _fill(module, tensors, part, dtype or usual_dtype(tensors.values()), torch.device(device), progress)
     module.requires_grad_(False).eval()
     if kind == "vae" and fold:
         vae: Any = module
@@ -132,10 +135,18 @@ def _some(verb: str, names: list[str]) -> str:
     return f"{verb} {len(names)} tensor{'s' * (len(names) != 1)}: {shown}"
 
 
-def _fill(module: nn.Module, tensors: dict[str, torch.Tensor], part: Part, dtype: torch.dtype, device: torch.device) -> None:
+def _fill(
+    module: nn.Module,
+    tensors: dict[str, torch.Tensor],
+    part: Part,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: ByteProgress | None,
+) -> None:
     slots = module.state_dict(keep_vars=True)
     check_names(slots, tensors, f"{part.file.path} ({PHRASES[part.detected.kind]}, {part.detected.variant})")
-    converted = 0
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    loaded = converted = 0
     for name in list(tensors):
         source = tensors.pop(name)  # so that a converted source can go at once
         value = source.to(device=device, dtype=dtype if source.is_floating_point() else None).contiguous()
@@ -145,6 +156,9 @@ def _fill(module: nn.Module, tensors: dict[str, torch.Tensor], part: Part, dtype
         if converted >= RELEASE_EVERY:
             part.file.release()
             converted = 0
+        loaded += source.numel() * source.element_size()
+        if progress is not None:
+            progress(loaded, total)
     if converted:
         part.file.release()
     _no_meta(module, part, device)

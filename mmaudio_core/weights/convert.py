@@ -16,7 +16,7 @@ from .keymaps import fold_weight_norm, full_synchformer_names, module_names
 from .metadata import FAMILY, encode, encode_part
 from .parts import RawPart, open_raw_part
 from .registry import LICENCES
-from .safetensors_file import write_safetensors
+from .safetensors_file import ByteProgress, write_safetensors
 
 
 def convert(
@@ -26,12 +26,13 @@ def convert(
     *,
     kind: str | None = None,
     overwrite: bool = False,
+    progress: ByteProgress | None = None,
 ) -> Path:
     """Writes the part in ``src`` to the safetensors file ``dst``: published names, weight norm folded, with metadata.
 
     ``dtype`` None keeps every number as it is, bit for bit; else floating tensors are converted. ``kind`` picks a part out of a
     family file. Of Synchformer everything is kept (visual tower, audio tower, offset head) under the published names. The same
-    file gives the same bytes each time, and ``dst`` appears complete or not at all.
+    file gives the same bytes each time, and ``dst`` appears complete or not at all. ``progress`` gets (bytes written, in all).
 
     Raises:
         WeightsError: when ``src`` is no part of MMAudio, ``dst`` exists and ``overwrite`` is false, or it cannot be written.
@@ -45,7 +46,7 @@ def convert(
     tensors = _published(part)
     # Folded weights are in memory by now; the mapped rest is converted while it is written.
     part.file.release()
-    write_safetensors(dst, tensors, metadata, dtype=dtype, release=part.file.release)
+    write_safetensors(dst, tensors, metadata, dtype=dtype, release=part.file.release, progress=progress)
     return dst
 
 

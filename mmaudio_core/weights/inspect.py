@@ -14,15 +14,17 @@ from .files import TensorFile, open_tensors
 from .metadata import KEY, decode
 from .parts import split_parts
 from .registry import LICENCES, by_md5
+from .safetensors_file import ByteProgress
 from .sniff import size_text
 
 CHUNK_BYTES = 4 << 20
 
 
-def describe(path: str | os.PathLike[str], *, checksum: bool = False) -> str:
+def describe(path: str | os.PathLike[str], *, checksum: bool = False, progress: ByteProgress | None = None) -> str:
     """A few lines about ``path``: kind and variant of each part, tensors and numbers, formats, metadata, licence.
 
-    With ``checksum`` the whole file is read and its MD5 compared with the published files'.
+    With ``checksum`` the whole file is read and its MD5 compared with the published files'; ``progress`` then gets (bytes read,
+    in all).
 
     Raises:
         WeightsError: for a wrong file, the one sentence that says what it is.
@@ -46,7 +48,7 @@ def describe(path: str | os.PathLike[str], *, checksum: bool = False) -> str:
     else:
         lines.append(f"  licence of the published weights: {'; '.join(sorted({LICENCES[kind] for kind in parts}))}")
     if checksum:
-        lines.append(f"  {checksum_line(path)}")
+        lines.append(f"  {checksum_line(path, progress)}")
     return "\n".join(lines)
 
 
@@ -63,17 +65,20 @@ def _part_line(detected: Detected, prefix: str, file: TensorFile) -> str:
     return f"  {detected.kind} {detected.variant}: {tensors} tensors, {numbers:,.1f} M numbers in {kinds} ({sizes})"
 
 
-def checksum_line(path: str | os.PathLike[str]) -> str:
+def checksum_line(path: str | os.PathLike[str], progress: ByteProgress | None = None) -> str:
     """The MD5 of a file and whether it is that of a published one."""
-    digest = file_digest(path, "md5")
+    digest = file_digest(path, "md5", progress)
     known = by_md5(digest)
     return f"MD5 {digest}: {f'the published {known.name}, unchanged' if known else 'of no published file whose MD5 is known'}"
 
 
-def file_digest(path: str | os.PathLike[str], algorithm: str) -> str:
-    """Hexadecimal digest ("md5", "sha256") of a file, read in pieces."""
+def file_digest(path: str | os.PathLike[str], algorithm: str, progress: ByteProgress | None = None) -> str:
+    """Hexadecimal digest ("md5", "sha256") of a file, read in pieces; ``progress`` gets (bytes read, in all)."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
+        total = os.fstat(file.fileno()).st_size
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
+            if progress is not None:
+                progress(file.tell(), total)
     return digest.hexdigest()

@@ -36,6 +36,8 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+ByteProgress = Callable[[int, int], None]
+"""(bytes done, bytes in all); raise in it to stop."""
 RELEASE_EVERY = 256 << 20
 """Bytes written before the pages of the source are let go."""
 
@@ -119,12 +121,13 @@ def write_safetensors(
     *,
     dtype: torch.dtype | None = None,
     release: Callable[[], None] | None = None,
+    progress: ByteProgress | None = None,
 ) -> None:
     """Writes ``tensors`` (any device) to ``path``: first to ``path`` + ".partial", then renamed.
 
     Floating tensors are written in ``dtype`` (None: as they are). The same tensors and metadata always give the same bytes.
     A run that is killed leaves at most the ".partial" file, which the next run overwrites; ``path`` is either absent (or old)
-    or complete. ``release()`` is called every 256 MB, to let go of what was read.
+    or complete. ``release()`` is called every 256 MB, to let go of what was read. ``progress`` gets (bytes written, in all).
 
     Raises:
         WeightsError: when the folder cannot be written to, or the disk is full.
@@ -137,7 +140,7 @@ def write_safetensors(
     try:
         with open(partial, "wb") as file:
             file.write(_header_bytes(tensors, {name: formats[name] for name in order}, metadata))
-            _write_data(file, tensors, {name: formats[name] for name in order}, release)
+            _write_data(file, tensors, {name: formats[name] for name in order}, release, progress)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -165,13 +168,21 @@ def _header_bytes(
 
 
 def _write_data(
-    file: BinaryIO, tensors: Mapping[str, torch.Tensor], formats: Mapping[str, torch.dtype], release: Callable[[], None] | None
+    file: BinaryIO,
+    tensors: Mapping[str, torch.Tensor],
+    formats: Mapping[str, torch.dtype],
+    release: Callable[[], None] | None,
+    progress: ByteProgress | None,
 ) -> None:
-    unreleased = 0
+    total = sum(tensors[name].numel() * dtype.itemsize for name, dtype in formats.items())
+    written = unreleased = 0
     for name, dtype in formats.items():
         raw = tensors[name].detach().to("cpu", dtype).contiguous().reshape(-1).view(torch.uint8)
         file.write(raw.numpy().data)
+        written += raw.numel()
         unreleased += tensors[name].numel() * tensors[name].element_size()
         if release is not None and unreleased >= RELEASE_EVERY:
             release()
             unreleased = 0
+        if progress is not None:
+            progress(written, total)
