@@ -261,8 +261,8 @@ def test_report_counts_inner_stages_once() -> None:
     with report.stage("outer"):
         time.sleep(0.02)
         with report.stage("inner"):
-            time.sleep(0.05)
+            time.sleep(0.6)
     seconds = {s.name: s.seconds for s in report.stages}
-    assert 0.015 < seconds["outer"] < 0.045
-    assert seconds["inner"] >= 0.045
+    assert 0.015 < seconds["outer"] < 0.5
+    assert seconds["inner"] >= 0.55
     assert "total" in report.table()
