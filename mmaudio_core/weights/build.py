@@ -60,6 +60,7 @@ def load_part(
     if kind == "vae" and fold:
         vae: Any = module
         vae.fold_weights_()
+        part.file.release()  # the raw weights are not needed again
     return module, part.detected.spec
 
 
