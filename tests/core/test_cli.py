@@ -160,7 +160,7 @@ def test_convert_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_a_broken_package_is_named_only_where_it_is_needed(package: str, code: int, words: str, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / f"{package}.py").write_text("raise OSError('undefined symbol')")
+    (broken / f"{package}.py").write_text("raise ImportError('undefined symbol')")
     command = [sys.executable, "-m", "mmaudio_core", "generate", "-p", "rain", "--duration", "1", "--steps", "1"]
     run = subprocess.run(
         [*command, "-o", str(tmp_path / "x.wav")],
