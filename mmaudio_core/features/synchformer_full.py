@@ -66,6 +66,8 @@ class ASTEmbeddings(nn.Module):
 
 
 class ASTBackbone(nn.Module):
+    """Mel images (B, 128, 66) -> (B, 72, D), frequency-major, without the two front tokens."""
+
     def __init__(self, layers: int) -> None:
         super().__init__()
         self.embeddings = ASTEmbeddings()
@@ -93,7 +95,9 @@ class SynchformerAudio(nn.Module):
         return self.freq_attn_agg(x.flatten(0, 1)).view(batch, segments, TIME_PATCHES, -1)
 
 
-class HeadAttention(nn.Module):
+class OffsetAttention(nn.Module):
+    """Self-attention with separate q, k, v under the published names; (B, tokens, D) kept."""
+
     def __init__(self) -> None:
         super().__init__()
         self.key, self.query, self.value, self.proj = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
@@ -103,11 +107,13 @@ class HeadAttention(nn.Module):
         return self.proj(merge_heads(F.scaled_dot_product_attention(q, k, v)))
 
 
-class HeadBlock(nn.Module):
+class OffsetBlock(nn.Module):
+    """Pre-norm transformer block of the offset head; (B, tokens, D) kept."""
+
     def __init__(self) -> None:
         super().__init__()
         self.ln1, self.ln2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.attn = HeadAttention()
+        self.attn = OffsetAttention()
         self.mlp = nn.Sequential(nn.Linear(WIDTH, INNER), nn.GELU(), nn.Linear(INNER, WIDTH))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,7 +130,7 @@ class OffsetTransformer(nn.Module):
         self.MOD_tok = nn.Parameter(torch.zeros(1, 1, WIDTH))
         self.vis_in_lnorm, self.aud_in_lnorm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.pos_emb_cfg = nn.ParameterDict({"pos_emb": nn.Parameter(torch.zeros(1, HEAD_POSITIONS, WIDTH))})
-        self.blocks = nn.ModuleList(HeadBlock() for _ in range(HEAD_BLOCKS))
+        self.blocks = nn.ModuleList(OffsetBlock() for _ in range(HEAD_BLOCKS))
         self.ln_f = nn.LayerNorm(WIDTH)
         self.off_head = nn.Linear(WIDTH, OFFSET_CLASSES)
 

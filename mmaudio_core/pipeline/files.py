@@ -11,7 +11,7 @@ import torch
 
 from ..errors import WeightsError
 from ..spec.model import VARIANTS
-from ..weights.locate import KINDS, PREFERENCE, FoundFile, best_variant, choose, default_folders, find_parts, missing_parts
+from ..weights.locate import KINDS, PREFERENCE, FoundFile, best_variant, choose, default_folders, find_parts
 
 EMBEDDED = "tiny"
 EMBEDDED_FILE = Path(__file__).resolve().parents[1] / "assets" / "tiny.safetensors"
@@ -66,14 +66,12 @@ def find_files(
     known = {item.variant for item in found if item.kind == "flow"}
     if variant not in VARIANTS and variant not in known:
         raise WeightsError(f"There is no variant {variant!r}; known are {', '.join((EMBEDDED, *VARIANTS))}.")
-    if missing_parts(found, variant):
-        try:
-            choose(found, variant)
-        except WeightsError as error:
-            raise WeightsError(
-                f"{error} Put them into {where}, or fetch them with: mmaudio download {variant} --folder {searched[0]}"
-            ) from None
-    return ModelFiles(variant, choose(found, variant, dtype))
+    try:
+        return ModelFiles(variant, choose(found, variant, dtype))
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error} Put them into {where}, or fetch them with: mmaudio download {variant} --folder {searched[0]}"
+        ) from None
 
 
 def _how_to_get(found: list[FoundFile], where: str) -> str:

@@ -35,7 +35,8 @@ class Report:
     def stage(self, name: str) -> Iterator[None]:
         """Measures what runs inside, also when it raises; a repeated name adds to its row.
 
-        A stage inside another one counts for itself only: its seconds are taken off the outer one's.
+        A stage inside another one counts for itself only: its seconds are taken off the outer one's, whose peak is measured
+        from then on.
         """
         _reset_peak(self.device)
         outer_inner, self._inner_seconds = self._inner_seconds, 0.0

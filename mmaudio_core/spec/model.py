@@ -105,6 +105,7 @@ class VAESpec(PartSpec):
 
     @property
     def audio(self) -> AudioSpec:
+        """The audio format that the number of mel bins stands for."""
         return audio_for_mel_bins(self.mel_bins)
 
 
@@ -133,6 +134,7 @@ class VocoderSpec(PartSpec):
 
     @property
     def audio(self) -> AudioSpec:
+        """The audio format that the number of mel bins stands for."""
         return audio_for_mel_bins(self.mel_bins)
 
 
@@ -157,6 +159,7 @@ class SynchformerSpec(PartSpec):
 
     @property
     def image_size(self) -> int:
+        """Pixels of a side of the square frames."""
         return self.patch * self.grid
 
 

@@ -86,7 +86,7 @@ def open_raw_part(path: str | os.PathLike[str], kind: str | None = None) -> RawP
     path = Path(path)
     file = open_tensors(path, kind)
     try:
-        parts = split_parts(_cheap_shapes(file), file.metadata, str(path))
+        parts = split_parts(file.tensors, file.metadata, str(path))
     except WeightsError as error:
         raise WeightsError(f"{str(error).rstrip('.')}; {belongs(kind)}.") from error
     if kind is None and len(parts) > 1:
@@ -115,7 +115,3 @@ def open_part(path: str | os.PathLike[str], kind: str | None = None) -> Part:
         raise WeightsError(f"{path} is damaged: {error}") from error
     raw.file.release()
     return Part(raw.file, raw.detected, tensors, raw.values)
-
-
-def _cheap_shapes(file: TensorFile) -> dict[str, tuple[int, ...]]:
-    return shapes_of(file.tensors)
