@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import ChannelLastConv1d
+from .conv import channel_last_conv
+from .operations import TORCH, Operations
 
 WIDTH_MULTIPLE = 256
 
@@ -19,12 +20,12 @@ def swiglu_width(width: int) -> int:
 class GatedMLP(nn.Module):
     """w2(silu(w1 x) * w3 x), no biases; (..., D) -> (..., D)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, operations: Operations = TORCH) -> None:
         super().__init__()
         inner = swiglu_width(width)
-        self.w1 = nn.Linear(width, inner, bias=False)
-        self.w2 = nn.Linear(inner, width, bias=False)
-        self.w3 = nn.Linear(width, inner, bias=False)
+        self.w1 = operations.Linear(width, inner, bias=False)
+        self.w2 = operations.Linear(inner, width, bias=False)
+        self.w3 = operations.Linear(width, inner, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
@@ -33,12 +34,12 @@ class GatedMLP(nn.Module):
 class GatedConvMLP(nn.Module):
     """``GatedMLP`` with Conv ``kernel`` in place of the linear maps; (B, L, D) -> (B, L, D)."""
 
-    def __init__(self, width: int, kernel: int) -> None:
+    def __init__(self, width: int, kernel: int, operations: Operations = TORCH) -> None:
         super().__init__()
         inner = swiglu_width(width)
-        self.w1 = ChannelLastConv1d(width, inner, kernel, bias=False)
-        self.w2 = ChannelLastConv1d(inner, width, kernel, bias=False)
-        self.w3 = ChannelLastConv1d(width, inner, kernel, bias=False)
+        self.w1 = channel_last_conv(width, inner, kernel, bias=False, operations=operations)
+        self.w2 = channel_last_conv(inner, width, kernel, bias=False, operations=operations)
+        self.w3 = channel_last_conv(width, inner, kernel, bias=False, operations=operations)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w2(F.silu(self.w1(x)) * self.w3(x))

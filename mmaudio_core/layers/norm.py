@@ -22,4 +22,5 @@ class HeadRMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_EPS)
-        return (wide * scale * self.weight.float()).to(x.dtype)
+        # A host may have left this small weight on another device than the activations.
+        return (wide * scale * self.weight.to(wide)).to(x.dtype)

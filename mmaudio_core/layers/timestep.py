@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .operations import TORCH, Operations
+
 MAX_PERIOD = 10_000.0
 V1_FREQUENCIES = 256
 
@@ -16,15 +18,16 @@ class TimestepEmbedder(nn.Module):
     float32 in every run: rounding t to bfloat16 destroys v2's features (trap R2).
     """
 
-    def __init__(self, width: int, v2: bool) -> None:
+    def __init__(self, width: int, v2: bool, operations: Operations = TORCH) -> None:
         super().__init__()
         self.channels = width if v2 else V1_FREQUENCIES
         self.frequency_scale = MAX_PERIOD if v2 else 1.0
-        self.mlp = nn.Sequential(nn.Linear(self.channels, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(operations.Linear(self.channels, width), nn.SiLU(), operations.Linear(width, width))
 
-    def forward(self, t: Tensor) -> Tensor:
+    def forward(self, t: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """``dtype`` is the one to compute in; None means that of the weights."""
         steps = torch.arange(0, self.channels, 2, dtype=torch.float32, device=t.device)
         frequencies = self.frequency_scale / MAX_PERIOD ** (steps / self.channels)
         angles = t.float()[:, None] * frequencies
         sinusoids = torch.cat((angles.cos(), angles.sin()), dim=-1)
-        return self.mlp(sinusoids.to(next(self.mlp.parameters()).dtype))
+        return self.mlp(sinusoids.to(dtype or next(self.mlp.parameters()).dtype))

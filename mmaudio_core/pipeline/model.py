@@ -163,31 +163,21 @@ class MMAudio:
 
     def decode(self, latents: Latents) -> Mel:
         """Latents (B, L, C) to the log-mel spectrogram (B, M, 2 L)."""
-        with self.report.stage("VAE decode"), torch.no_grad():
-            vae = self.parts.vae()
-            mels = torch.cat([vae.decode(z[None].to(self.device)).float().cpu() for z in latents.tokens])
-        del vae
+        from .sound import decode_latents
+
+        with self.report.stage("VAE decode"):
+            mel = decode_latents(self.parts.vae(), latents)
         self._done_with("vae")
-        return Mel(mels, latents.duration_s)
+        return mel
 
     def vocode(self, mel: Mel) -> Audio:
         """Log-mel to samples (B, 1, N), cut to the duration: N = round(duration * rate)."""
-        from ..vocoder.chunked import vocode
+        from .sound import vocode_mel
 
         with self.report.stage("vocoder"):
-            vocoder, rate_hz = self.parts.vocoder(), self.audio.sample_rate_hz
-            clips, frames = mel.values.shape[0], mel.values.shape[-1]
-            progress = self._of("vocoder")
-            pieces = []
-            for i, values in enumerate(mel.values):
-
-                def report(done: int, _: int, before: int = i * frames) -> None:
-                    progress(before + done, clips * frames)
-
-                pieces.append(vocode(vocoder, values[None].to(self.device), progress=report).cpu())
-        del vocoder
+            audio = vocode_mel(self.parts.vocoder(), mel, self._of("vocoder"))
         self._done_with("vocoder")
-        return Audio(torch.cat(pieces)[..., : round(mel.duration_s * rate_hz)], rate_hz)
+        return audio
 
     def generate(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..sampling.guidance import guided
+from ..sampling.known import keeping
 from ..sampling.noise import draw_noise
 from ..sampling.solvers import dormand_prince, euler
 from ..spec.timing import SequenceLengths, sequence_lengths
@@ -45,6 +46,36 @@ class SampleSettings:
             raise InputError(f"A guidance strength of {self.cfg_strength} was given; a finite number is needed (4.5 is usual).")
 
 
+@dataclass(frozen=True)
+class Known:
+    """Sound to begin from, for repair, continuation and audio-to-audio.
+
+    tokens: un-normalised latents (1 or B, L, C). regenerate: (1 or B, L, 1) in [0, 1], 1 where sound is made anew and 0 where
+    ``tokens`` stay; None means everywhere. denoise: the part of the way from noise that is walked, in (0, 1]; below 1 what is
+    made begins from ``tokens`` with noise added, and stays the nearer to them the smaller it is.
+    """
+
+    tokens: Tensor
+    regenerate: Tensor | None = None
+    denoise: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.denoise <= 1:
+            raise InputError(f"A denoise of {self.denoise:g} was given; it must be above 0 and at most 1.")
+
+    def check(self, batch: int, latent_tokens: int, latent_dim: int) -> None:
+        """Raises InputError when the shapes are not those of ``batch`` samples of (L, C)."""
+        wanted = {"latents": (self.tokens, (latent_tokens, latent_dim))}
+        if self.regenerate is not None:
+            wanted["mask"] = (self.regenerate, (latent_tokens, 1))
+        for name, (value, shape) in wanted.items():
+            if value.ndim != 3 or value.shape[1:] != shape or value.shape[0] not in (1, batch):
+                raise InputError(
+                    f"The {name} to begin from have shape {tuple(value.shape)}; this network, duration and batch need "
+                    f"(1 or {batch}, {shape[0]}, {shape[1]}). Encode the sound with the same duration and sample rate."
+                )
+
+
 def sample_latents(
     net: FlowNetwork,
     features: Features,
@@ -53,11 +84,12 @@ def sample_latents(
     negative_text: Tensor | None = None,
     settings: SampleSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
+    known: Known | None = None,
 ) -> Latents:
     """One sample per seed: features of batch 1 or len(seeds) -> un-normalised latents (len(seeds), L, C).
 
     ``negative_text`` (1, T, text width) takes the place of the empty text in the guidance branch. ``progress`` gets (network
-    steps done, in all).
+    steps done, in all). ``known`` is sound to begin from or to keep parts of.
 
     Raises:
         InputError: when features cover another duration than ``duration_s``, do not fit the network, or are neither one for
@@ -73,6 +105,8 @@ def sample_latents(
                 f"There are {value.shape[0]} {name} features for {len(seeds)} seeds; give one for all of them or one per seed."
             )
     noise = draw_noise(seeds, lengths.latent, net.spec.latent_dim)
+    if known is not None:
+        known.check(len(seeds), lengths.latent, net.spec.latent_dim)
     # An adaptive step size is chosen from all samples of a batch, so each goes alone: one seed, one sound.
     size = 1 if settings.solver == "dopri5" else settings.batch_size
     starts = range(0, len(seeds), size)
@@ -84,7 +118,8 @@ def sample_latents(
                 progress(index * total + done, len(starts) * total)
 
         part = slice(first, first + size)
-        pieces.append(_sample_batch(net, _rows(features, part), lengths, noise[part], negative_text, settings, report))
+        rows = _rows(features, part), lengths, noise[part], negative_text, _known_rows(known, part)
+        pieces.append(_sample_batch(net, *rows, settings, report))
     return Latents(torch.cat(pieces), duration_s)
 
 
@@ -95,6 +130,7 @@ def _sample_batch(
     lengths: SequenceLengths,
     noise: Tensor,
     negative_text: Tensor | None,
+    known: Known | None,
     settings: SampleSettings,
     progress: Callable[[int, int], None],
 ) -> Tensor:
@@ -102,13 +138,30 @@ def _sample_batch(
     conditions = net.conditions(features, lengths, batch)
     guides = settings.cfg_strength > 1
     empty = net.conditions(Features(text=negative_text), lengths, batch) if guides else None
-    velocity = guided(net, conditions, empty, settings.cfg_strength)
-    x = noise.to(net.device)
+    velocity = guided(net.velocity, conditions, empty, settings.cfg_strength)
+    noise = noise.to(net.device)
+    x, start = noise, 0.0
+    if known is not None:
+        tokens, start = net.normalize(known.tokens.to(noise)).expand(batch, -1, -1), 1.0 - known.denoise
+        x = (1 - start) * noise + start * tokens
+        if known.regenerate is not None:
+            velocity = keeping(velocity, tokens, noise, known.regenerate.to(noise))
     if settings.solver == "euler":
-        x = euler(velocity, x, settings.steps, progress)
+        x = euler(velocity, x, settings.steps, progress, start)
     else:
-        x = dormand_prince(velocity, x, progress=progress)
+        x = dormand_prince(velocity, x, progress=progress, start=start)
     return net.unnormalize(x).cpu()
+
+
+def _known_rows(known: Known | None, part: slice) -> Known | None:
+    if known is None:
+        return None
+    mask = known.regenerate
+    return replace(
+        known,
+        tokens=known.tokens if known.tokens.shape[0] == 1 else known.tokens[part],
+        regenerate=mask if mask is None or mask.shape[0] == 1 else mask[part],
+    )
 
 
 def _rows(features: Features, part: slice) -> Features:

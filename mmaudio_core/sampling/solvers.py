@@ -14,15 +14,15 @@ Progress = Callable[[int, int], None]
 """(steps done, steps in all); raise in it to stop."""
 
 
-def euler(velocity: Velocity, x: Tensor, steps: int = 25, progress: Progress | None = None) -> Tensor:
-    """``steps`` Euler steps over t = linspace(0, 1, steps + 1); x (B, L, C) float32.
+def euler(velocity: Velocity, x: Tensor, steps: int = 25, progress: Progress | None = None, start: float = 0.0) -> Tensor:
+    """``steps`` Euler steps over t = linspace(start, 1, steps + 1); x (B, L, C) float32 is the state at ``start``.
 
     Raises:
         InputError: when ``steps`` is below 1.
     """
     if steps < 1:
         raise InputError(f"{steps} sampling steps were asked for; 1 or more are needed (25 is the published number).")
-    times = torch.linspace(0, 1, steps + 1)
+    times = torch.linspace(start, 1, steps + 1)
     for i in range(steps):
         t, t_next = times[i], times[i + 1]
         x = x + float(t_next - t) * velocity(x, t.to(x.device))
@@ -53,8 +53,9 @@ def dormand_prince(
     atol: float = 1e-9,
     max_evaluations: int = 20_000,
     progress: Progress | None = None,
+    start: float = 0.0,
 ) -> Tensor:
-    """Adaptive Dormand-Prince 5(4), the published alternative to Euler; x (B, L, C), returned in x's dtype.
+    """Adaptive Dormand-Prince 5(4), the published alternative to Euler; x (B, L, C) at t = ``start``, returned in x's dtype.
 
     The state is float64, since rtol = 1e-7 is the resolution of float32, and lies on the CPU, since Apple's GPUs have no
     float64. ``progress`` counts thousandths of t.
@@ -62,15 +63,15 @@ def dormand_prince(
     Raises:
         MMAudioError: when ``max_evaluations`` of the network did not suffice, or the state stopped being finite.
     """
-    state, t = x.cpu().double(), 0.0
+    state, t = x.cpu().double(), start
 
     def slope(y: Tensor, time: float) -> Tensor:
         return velocity(y.to(x.dtype).to(x.device), torch.tensor(time, dtype=torch.float32, device=x.device)).cpu().double()
 
-    first = slope(state, 0.0)
+    first = slope(state, start)
     if not torch.isfinite(first).all():
         raise MMAudioError("The network's first velocity is not finite; use float32, or look at the weights.")
-    step, evaluations = _first_step(slope, state, first, rtol, atol), 2
+    step, evaluations = _first_step(slope, state, first, start, rtol, atol), 2
     while t < 1.0:
         step = min(step, 1.0 - t)
         slopes = [first]
@@ -97,11 +98,13 @@ def dormand_prince(
     return state.to(x.dtype).to(x.device)
 
 
-def _first_step(slope: Callable[[Tensor, float], Tensor], y: Tensor, first: Tensor, rtol: float, atol: float) -> float:
+def _first_step(
+    slope: Callable[[Tensor, float], Tensor], y: Tensor, first: Tensor, start: float, rtol: float, atol: float
+) -> float:
     """Starting step of Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4."""
     scale = atol + rtol * y.abs()
     d0, d1 = (float((v / scale).square().mean().sqrt()) for v in (y, first))
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
-    d2 = float(((slope(y + h0 * first, h0) - first) / scale).square().mean().sqrt()) / h0
+    d2 = float(((slope(y + h0 * first, min(start + h0, 1.0)) - first) / scale).square().mean().sqrt()) / h0
     h1 = max(1e-6, h0 * 1e-3) if max(d1, d2) <= 1e-15 else (0.01 / max(d1, d2)) ** (1 / _ORDER)
     return min(100 * h0, h1, 1.0)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.norm import HeadRMSNorm
+from ..layers.operations import TORCH, Operations
 from ..layers.rope import rotate
 
 
@@ -15,10 +16,10 @@ class HeadAttention(nn.Module):
     The packed output channel of head n, channel c and part j in (q, k, v) is (n * 64 + c) * 3 + j.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, operations: Operations = TORCH) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = operations.Linear(width, 3 * width)
         self.q_norm = HeadRMSNorm(width // heads)
         self.k_norm = HeadRMSNorm(width // heads)
 

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.conv import ChannelLastConv1d
+from ..layers.conv import channel_last_conv
 from ..layers.mlp import GatedConvMLP, GatedMLP
+from ..layers.operations import TORCH, Operations
 from .attention import HeadAttention, attend
 
 LAYER_NORM_EPS = 1e-5
@@ -34,15 +35,21 @@ class StreamBlock(nn.Module):
     the visual and text streams in the last joint block: they feed attention and have no output.
     """
 
-    def __init__(self, width: int, heads: int, kernel: int, attention_only: bool = False) -> None:
+    def __init__(
+        self, width: int, heads: int, kernel: int, attention_only: bool = False, operations: Operations = TORCH
+    ) -> None:
         super().__init__()
         self.attention_only = attention_only
-        self.attn = HeadAttention(width, heads)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, (2 if attention_only else 6) * width))
+        self.attn = HeadAttention(width, heads, operations)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), operations.Linear(width, (2 if attention_only else 6) * width))
         if attention_only:
             return
-        self.linear1 = ChannelLastConv1d(width, width, kernel) if kernel else nn.Linear(width, width)
-        self.ffn = GatedConvMLP(width, kernel) if kernel else GatedMLP(width)
+        if kernel:
+            self.linear1 = channel_last_conv(width, width, kernel, operations=operations)
+            self.ffn: GatedConvMLP | GatedMLP = GatedConvMLP(width, kernel, operations)
+        else:
+            self.linear1 = operations.Linear(width, width)
+            self.ffn = GatedMLP(width, operations)
 
     def before(self, x: Tensor, c: Tensor, rope: Tensor | None) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
         """q, k, v of the modulated ``x`` (B, tokens, D), and the modulation that ``after`` needs; c is (B, 1 or tokens, D)."""
@@ -66,11 +73,11 @@ class StreamBlock(nn.Module):
 class JointBlock(nn.Module):
     """Audio, visual and text streams that attend to all tokens together."""
 
-    def __init__(self, width: int, heads: int, last: bool) -> None:
+    def __init__(self, width: int, heads: int, last: bool, operations: Operations = TORCH) -> None:
         super().__init__()
-        self.latent_block = StreamBlock(width, heads, kernel=3)
-        self.clip_block = StreamBlock(width, heads, kernel=3, attention_only=last)
-        self.text_block = StreamBlock(width, heads, kernel=0, attention_only=last)
+        self.latent_block = StreamBlock(width, heads, kernel=3, operations=operations)
+        self.clip_block = StreamBlock(width, heads, kernel=3, attention_only=last, operations=operations)
+        self.text_block = StreamBlock(width, heads, kernel=0, attention_only=last, operations=operations)
 
     def forward(
         self, latent: Tensor, clip: Tensor, text: Tensor, c: Tensor, c_frames: Tensor, rope: Rotations
@@ -92,10 +99,10 @@ class JointBlock(nn.Module):
 class FinalLayer(nn.Module):
     """Modulation by the *global* c (the published weights were trained so, though the paper's figure shows c_f), Conv 7."""
 
-    def __init__(self, width: int, latent_dim: int) -> None:
+    def __init__(self, width: int, latent_dim: int, operations: Operations = TORCH) -> None:
         super().__init__()
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        self.conv = ChannelLastConv1d(width, latent_dim, 7)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), operations.Linear(width, 2 * width))
+        self.conv = channel_last_conv(width, latent_dim, 7, operations=operations)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)

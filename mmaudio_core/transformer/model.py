@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..layers.conv import ChannelLastConv1d
+from ..layers.conv import channel_last_conv
 from ..layers.mlp import GatedConvMLP, GatedMLP
+from ..layers.operations import TORCH, Operations
 from ..layers.rope import rope_table
 from ..layers.timestep import TimestepEmbedder
 from ..spec.model import HEAD_DIM, FlowSpec
@@ -17,43 +18,56 @@ from .blocks import FinalLayer, JointBlock, Rotations, StreamBlock
 from .conditions import Conditions, upsampling_index
 
 
-def _linear_projection(width_in: int, width: int, mlp: nn.Module, v2: bool) -> nn.Sequential:
-    first = nn.Linear(width_in, width)
+def _linear_projection(width_in: int, width: int, mlp: nn.Module, v2: bool, ops: Operations) -> nn.Sequential:
+    first = ops.Linear(width_in, width)
     return nn.Sequential(first, nn.SiLU(), mlp) if v2 else nn.Sequential(first, mlp)
+
+
+def rotations(latent_tokens: int, clip_tokens: int, device: torch.device | None = None) -> Rotations:
+    """Aligned RoPE tables, float32: a visual token turns as far as the audio token of the same instant."""
+    return Rotations(
+        rope_table(latent_tokens, HEAD_DIM, device=device),
+        rope_table(clip_tokens, HEAD_DIM, latent_tokens / clip_tokens, device=device),
+    )
 
 
 class FlowNetwork(nn.Module):
     """(latent, t, conditions) -> velocity; t = 0 is noise and t = 1 is data.
 
     Parameters and buffers carry the published names. ``latent_mean`` and ``latent_std`` (1, 1, C) are the statistics that
-    the network's latents were normalised with; the ``empty_*`` entries stand for missing inputs.
+    the network's latents were normalised with; the ``empty_*`` entries stand for missing inputs. ``operations`` makes the
+    layers that hold weights.
     """
 
-    def __init__(self, spec: FlowSpec) -> None:
+    def __init__(self, spec: FlowSpec, operations: Operations = TORCH) -> None:
         super().__init__()
         self.spec = spec
-        width = spec.width
+        width, ops = spec.width, operations
 
         def activation() -> nn.Module:
             return nn.SiLU() if spec.v2 else nn.SELU()
 
         self.audio_input_proj = nn.Sequential(
-            ChannelLastConv1d(spec.latent_dim, width, 7), activation(), GatedConvMLP(width, 7)
+            channel_last_conv(spec.latent_dim, width, 7, operations=ops), activation(), GatedConvMLP(width, 7, ops)
         )
-        self.clip_input_proj = _linear_projection(spec.clip_dim, width, GatedConvMLP(width, 3), spec.v2)
-        self.sync_input_proj = nn.Sequential(ChannelLastConv1d(spec.sync_dim, width, 7), activation(), GatedConvMLP(width, 3))
-        self.text_input_proj = _linear_projection(spec.text_dim, width, GatedMLP(width), spec.v2)
-        self.clip_cond_proj = nn.Linear(width, width)
-        self.text_cond_proj = nn.Linear(width, width)
-        self.global_cond_mlp = GatedMLP(width)
+        self.clip_input_proj = _linear_projection(spec.clip_dim, width, GatedConvMLP(width, 3, ops), spec.v2, ops)
+        self.sync_input_proj = nn.Sequential(
+            channel_last_conv(spec.sync_dim, width, 7, operations=ops), activation(), GatedConvMLP(width, 3, ops)
+        )
+        self.text_input_proj = _linear_projection(spec.text_dim, width, GatedMLP(width, ops), spec.v2, ops)
+        self.clip_cond_proj = ops.Linear(width, width)
+        self.text_cond_proj = ops.Linear(width, width)
+        self.global_cond_mlp = GatedMLP(width, ops)
         self.sync_pos_emb = nn.Parameter(torch.zeros(1, 1, SYNC_TOKENS_PER_SEGMENT, spec.sync_dim))
 
-        self.t_embed = TimestepEmbedder(width, spec.v2)
+        self.t_embed = TimestepEmbedder(width, spec.v2, ops)
         self.joint_blocks = nn.ModuleList(
-            JointBlock(width, spec.heads, last=i == spec.joint_blocks - 1) for i in range(spec.joint_blocks)
+            JointBlock(width, spec.heads, last=i == spec.joint_blocks - 1, operations=ops) for i in range(spec.joint_blocks)
         )
-        self.fused_blocks = nn.ModuleList(StreamBlock(width, spec.heads, kernel=3) for _ in range(spec.audio_blocks))
-        self.final_layer = FinalLayer(width, spec.latent_dim)
+        self.fused_blocks = nn.ModuleList(
+            StreamBlock(width, spec.heads, kernel=3, operations=ops) for _ in range(spec.audio_blocks)
+        )
+        self.final_layer = FinalLayer(width, spec.latent_dim, ops)
 
         # Statistics and the empty string's feature are data, not trained: parameters all the same, as published, so that
         # state dictionaries keep their names; the empty visual tokens are learned.
@@ -97,7 +111,7 @@ class FlowNetwork(nn.Module):
 
     def _filled(self, name: str, feature: Tensor | None, empty: Tensor, batch: int, tokens: int, width: int) -> Tensor:
         if feature is None:
-            feature = empty[None]  # one row for visual inputs, all T for text
+            feature = empty[None].to(self.device, self.dtype)  # one row for visual inputs, all T for text
             return feature.expand(batch, tokens, width)
         if feature.ndim != 3 or feature.shape[1:] != (tokens, width) or feature.shape[0] not in (1, batch):
             raise InputError(
@@ -108,7 +122,7 @@ class FlowNetwork(nn.Module):
 
     def project(self, clip: Tensor, sync: Tensor, text: Tensor, latent_tokens: int) -> Conditions:
         """Features (B, V, clip width), (B, S, sync width), (B, T, text width) -> ``Conditions``."""
-        sync = (sync.unflatten(1, (-1, SYNC_TOKENS_PER_SEGMENT)) + self.sync_pos_emb).flatten(1, 2)
+        sync = (sync.unflatten(1, (-1, SYNC_TOKENS_PER_SEGMENT)) + self.sync_pos_emb.to(sync)).flatten(1, 2)
         clip = self.clip_input_proj(clip)
         sync = self.sync_input_proj(sync)
         text = self.text_input_proj(text)
@@ -121,20 +135,19 @@ class FlowNetwork(nn.Module):
             text_pooled=self.text_cond_proj(text.mean(dim=1)),
         )
 
-    def rotations(self, latent_tokens: int, clip_tokens: int) -> Rotations:
-        """Aligned RoPE tables, float32: a visual token turns as far as the audio token of the same instant."""
-        return Rotations(
-            rope_table(latent_tokens, HEAD_DIM, device=self.device),
-            rope_table(clip_tokens, HEAD_DIM, latent_tokens / clip_tokens, device=self.device),
-        )
-
     def forward(self, latent: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """Velocity (B, L, C) of normalised ``latent`` (B, L, C) at time ``t`` (B,) or scalar, in the latent's dtype."""
-        x = self.audio_input_proj(latent.to(self.dtype))
-        clip, text = conditions.clip, conditions.text
-        rope = self.rotations(x.shape[1], clip.shape[1])
+        return self.velocity(latent, t, conditions)
 
-        c = self.t_embed(t.expand(x.shape[0])) + self.global_cond_mlp(conditions.clip_pooled + conditions.text_pooled)
+    def velocity(self, latent: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """What ``forward`` computes; samplers call it by this name, since a host's subclass has a ``forward`` of its own."""
+        clip, text = conditions.clip, conditions.text
+        x = self.audio_input_proj(latent.to(clip.dtype))
+        rope = rotations(x.shape[1], clip.shape[1], x.device)
+
+        c = self.t_embed(t.expand(x.shape[0]), clip.dtype) + self.global_cond_mlp(
+            conditions.clip_pooled + conditions.text_pooled
+        )
         c = c[:, None]
         c_frames = c + conditions.sync
 

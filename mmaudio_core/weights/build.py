@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ def load_part(
     text: bool = True,
     fold: bool = True,
     progress: ByteProgress | None = None,
+    build: Callable[[Any], nn.Module] | None = None,
 ) -> tuple[nn.Module, PartSpec]:
     """Loads one part ("flow", "vae", "vocoder", "synchformer", "clip") from any file that holds it.
 
@@ -43,7 +44,7 @@ def load_part(
 
     ``expect`` is the variant that is needed ("large_44k_v2", or "16k" / "44k" for VAE and vocoder). ``image`` and ``text``
     choose CLIP's towers; the other is neither built nor read. ``fold`` normalises a VAE's weights for inference. ``progress``
-    gets (bytes loaded, in all).
+    gets (bytes loaded, in all). ``build`` makes the module from its configuration instead of us, on the meta device.
 
     Returns the module in eval mode without gradients, and its configuration.
 
@@ -53,7 +54,7 @@ def load_part(
     part = open_part(path, kind)
     _check_variant(part, expect)
     with torch.device("meta"):
-        module = build_module(part.detected.spec, image=image, text=text)
+        module = build(part.detected.spec) if build else build_module(part.detected.spec, image=image, text=text)
     tensors = part.tensors if kind != "clip" else _towers(part.tensors, image, text)
     _fill(module, tensors, part, dtype or usual_dtype(tensors.values()), torch.device(device), progress)
     module.requires_grad_(False).eval()

@@ -59,7 +59,7 @@ def find_parts(folders: Iterable[str | os.PathLike[str]]) -> list[FoundFile]:
         paths |= dict.fromkeys(sorted(_walk(Path(folder).expanduser(), DEPTH)))
     found: list[FoundFile] = []
     for path in paths:
-        found += _look(path)
+        found += look_at(path)
     return found
 
 
@@ -79,7 +79,8 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def _look(path: Path) -> list[FoundFile]:
+def look_at(path: Path) -> list[FoundFile]:
+    """The parts in one file, from its list of tensors alone; when it has none, one entry without a kind and with the reason."""
     try:
         container = sniff(path)
         if container == "safetensors":
