@@ -19,6 +19,7 @@ from .collect import FrameCollector, Progress
 from .opening import decode_tolerantly, open_media, pick_video_stream
 from .resize import CLIP_SIZE, SYNC_SIZE, clip_frame, to_uint8
 from .rotation import display_matrix
+from .stamps import exact_start, no_frame_from
 from .video import frame_pixels
 
 Pixels: TypeAlias = Tensor | np.ndarray
@@ -31,6 +32,7 @@ def frames_to_video(
     fps: float | Fraction,
     duration_s: float | None = None,
     *,
+    start_s: float = 0.0,
     clip_size: int = CLIP_SIZE,
     sync_size: int = SYNC_SIZE,
     hold_last: bool = True,
@@ -43,6 +45,8 @@ def frames_to_video(
         iterable of single such frames (a generator is read only as far as needed and never held).
     fps: frames per second; frame k has the stamp k / fps, exact in a Fraction and then rounded to float64.
     duration_s: seconds wanted, or ``None`` for all frames.
+    start_s: seconds into the frames that count as 0, as in ``read_video``: the first frame taken is the first one that does not
+        begin before it.
     hold_last: N frames cover N / fps seconds, so the last one stays until then: 200 frames at 25 fps give the full 8 s.
         ``False`` is the file rule of spec section 4, where a frame is gone after its stamp and the same frames give 7.96 s.
 
@@ -50,22 +54,26 @@ def frames_to_video(
         clip uint8 (V, 3, clip_size, clip_size), sync uint8 (frames, 3, sync_size, sync_size).
 
     Raises:
-        InputError: a frame rate that is not above 0 and finite, a duration below 0.64 s.
-        MediaError: no frames, a wrong shape or type, values that are not in [0, 1], too few frames.
+        InputError: a frame rate that is not above 0 and finite, a duration below 0.64 s, a negative or non-finite start.
+        MediaError: no frames, a wrong shape or type, values that are not in [0, 1], too few frames, ``start_s`` beyond their
+            end.
     """
     rate = _check_fps(fps)
+    start = exact_start(start_s)
     asked_s = None if duration_s is None else check_duration(duration_s)
     _check_batch(frames)
     collector = FrameCollector(asked_s, clip_size, sync_size, progress)
     count, frame = 0, None
     for frame in frames:
-        collector.feed(float(count / rate), lambda frame=frame: pixels_to_uint8(frame))  # type: ignore[misc]
+        collector.feed(float(count / rate - start), lambda frame=frame: pixels_to_uint8(frame))  # type: ignore[misc]
         count += 1
         if collector.done:
             break
     if frame is None:
         raise MediaError("There are no frames: at least 0.64 s of them are needed. Connect a video with frames.")
-    covered_s = float(count / rate)
+    covered_s = float(count / rate - start)
+    if collector.empty:
+        raise no_frame_from(start, covered_s, source)
     if hold_last:
         collector.hold(covered_s, lambda: pixels_to_uint8(frame))
     return collector.finish(covered_s, source)

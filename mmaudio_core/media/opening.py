@@ -97,7 +97,7 @@ def pick_video_stream(container: Any, name: str) -> Any:
     Raises:
         MediaError: when there is none, or no decoder for it.
     """
-    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+    streams = picture_streams(container)
     if not streams:
         if container.streams.audio:
             raise MediaError(f"{name} holds only sound, no video. Give a file with a picture track.")
@@ -108,6 +108,11 @@ def pick_video_stream(container: Any, name: str) -> Any:
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = min(os.cpu_count() or 1, _MAX_DECODER_THREADS)
     return stream
+
+
+def picture_streams(container: Any) -> list[Any]:
+    """The video streams that are no cover art."""
+    return [stream for stream in container.streams.video if not _is_cover(stream)]
 
 
 def _is_cover(stream: Any) -> bool:

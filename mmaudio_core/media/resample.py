@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DependencyError, InputError, MediaError
-from .opening import decode_tolerantly, import_av, open_media, pick_audio_stream
+from ..errors import DependencyError, InputError
+from .opening import open_media
+from .sound_blocks import decode_sound
 
 _KAISER = {"lowpass_filter_width": 64, "rolloff": 0.9475937167399596, "beta": 14.769656459379492}
 
@@ -44,23 +45,9 @@ def load_audio(path: str | os.PathLike[str], sample_rate_hz: int | None = None) 
         MediaError: not a readable file with sound, or no sample of it decodes.
         DependencyError: PyAV or, where resampling is due, torchaudio is missing.
     """
-    samples, rate_hz = _decode_mono(path)
+    with open_media(path, "audio") as container:
+        blocks = [(block.samples.mean(axis=0), block.sample_rate_hz) for block in decode_sound(container, Path(path).name)]
+    samples, rate_hz = torch.from_numpy(np.concatenate([mono for mono, _ in blocks])), blocks[0][1]
     if sample_rate_hz is None:
         return samples, rate_hz
     return resample(samples, rate_hz, sample_rate_hz), sample_rate_hz
-
-
-def _decode_mono(path: str | os.PathLike[str]) -> tuple[Tensor, int]:
-    av = import_av()
-    name = Path(path).name
-    blocks: list[np.ndarray] = []
-    with open_media(path, "audio") as container:
-        stream = pick_audio_stream(container, name)
-        rate_hz = stream.rate
-        converter = av.AudioResampler(format="fltp")
-        for frame in decode_tolerantly(container, stream):
-            blocks += [converted.to_ndarray().mean(axis=0) for converted in converter.resample(frame)]
-        blocks += [converted.to_ndarray().mean(axis=0) for converted in converter.resample(None)]
-    if not sum(block.size for block in blocks):
-        raise MediaError(f"{name} has a sound track but nothing of it can be decoded. Check that it plays in a media player.")
-    return torch.from_numpy(np.concatenate(blocks).astype(np.float32, copy=False)), rate_hz

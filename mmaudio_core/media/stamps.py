@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, MediaError
 
 BROADCAST_CLOCK_S = Fraction(1, 2)
 """A container that starts later than this runs on a clock of its own (MPEG-TS of a broadcast starts at any hour)."""
@@ -35,7 +35,7 @@ def clock_offset(container: Any) -> Fraction:
 
 
 def exact_start(start_s: float) -> Fraction:
-    """``start_s`` as the fraction that was meant: 3.28 is 82/25, not the float just above, which would miss that frame.
+    """``start_s`` as the fraction that was meant: 3.24 is 81/25, not the float just above, which would miss that frame.
 
     Raises:
         InputError: negative or not finite.
@@ -43,6 +43,14 @@ def exact_start(start_s: float) -> Fraction:
     if not math.isfinite(start_s) or start_s < 0:
         raise InputError(f"A start of {start_s} s was asked for; it must be 0 or more.")
     return Fraction(start_s).limit_denominator(1_000_000)
+
+
+def no_frame_from(start: Fraction, end_s: float, source: str) -> MediaError:
+    """For a ``source`` whose frames all begin before ``start`` and end ``end_s`` seconds after it (mostly negative)."""
+    return MediaError(
+        f"{source} ends at {end_s + float(start):.2f} s, and no frame of it begins within the time asked for, "
+        f"from the start of {float(start):g} s on. Choose an earlier start."
+    )
 
 
 def frame_step(stream: Any) -> Fraction:

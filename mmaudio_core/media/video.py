@@ -21,7 +21,7 @@ from .collect import FrameCollector, Progress
 from .opening import decode_tolerantly, import_av, open_media, pick_video_stream
 from .resize import CLIP_SIZE, SYNC_SIZE
 from .rotation import Matrix, MatrixReader, apply_matrix, display_matrix, swaps_sides
-from .stamps import StampClock, clock_offset, exact_start, frame_step
+from .stamps import StampClock, clock_offset, exact_start, frame_step, no_frame_from
 
 _SEEK_MARGINS_S = (0, 10)
 """Seconds before the wanted instant at which to try seeking; some indexes are coarse."""
@@ -117,10 +117,7 @@ def read_video(
         if hold_last and not collector.empty:
             collector.hold(clock.end_s, lambda: frame_pixels(frame, matrices.read(frame)))
     if collector.empty:
-        raise MediaError(
-            f"{name} ends at {clock.end_s + float(start):.2f} s, before the start of {float(start):g} s that was asked for. "
-            "Choose an earlier start."
-        )
+        raise no_frame_from(start, clock.end_s, name)
     return collector.finish(clock.end_s, name)
 
 

@@ -47,6 +47,62 @@ def test_the_same_as_a_file_of_the_same_frames(fps: Fraction, tmp_path: Path) ->
         assert torch.equal(from_memory.sync, from_file.sync)
 
 
+@pytest.mark.parametrize("fps", [Fraction(12), Fraction(16), Fraction(24), Fraction(30000, 1001), Fraction(60)], ids=str)
+def test_a_start_means_what_it_means_for_a_file(fps: Fraction, tmp_path: Path) -> None:
+    count = int(fps * 3)
+    path = write_scene(tmp_path / "scene.mp4", count, fps, options={"g": "20"})
+    with av.open(str(path)) as container:
+        images = torch.from_numpy(np.stack([frame.to_rgb().to_ndarray() for frame in container.decode(video=0)]))
+    for start_s in (0.0, 0.5, 1.0, 1.37):
+        stamps = [float(k / fps - Fraction(str(start_s))) for k in range(count)]
+        for asked_s in (1.0, 8.0, None):
+            from_file = read_video(path, asked_s, start_s=start_s, hold_last=True)
+            from_memory = frames_to_video(images, fps, asked_s, start_s=start_s)
+            assert from_memory.duration_s == from_file.duration_s
+            assert torch.equal(from_memory.clip, from_file.clip)
+            assert torch.equal(from_memory.sync, from_file.sync)
+            numbers = read_numbers(from_memory.sync)
+            assert numbers[0] == next(k for k, stamp in enumerate(stamps) if stamp >= 0)
+            if asked_s == 1.0:
+                assert numbers == expected_picks(stamps, 25, 1.0)
+        published = frames_to_video(images, fps, 1.0, start_s=start_s, hold_last=False)
+        assert torch.equal(published.clip, read_video(path, 1.0, start_s=start_s).clip)
+
+
+def test_the_frame_at_a_decimal_start_is_the_first() -> None:
+    # The float 3.24 lies just above 81/25, and taken as it is would miss the frame that begins there.
+    assert read_numbers(frames_to_video(scene(110), 25, 0.64, start_s=3.24).sync)[0] == 81
+
+
+@pytest.mark.parametrize("start_s", [-1.0, float("nan"), float("inf"), -float("inf")])
+def test_impossible_starts(start_s: float) -> None:
+    with pytest.raises(InputError, match=r"start of .* s was asked for; it must be 0 or more"):
+        frames_to_video(batch(30), 25, 1.0, start_s=start_s)
+
+
+@pytest.mark.parametrize("start_s", [1.2, 1.19, 9.0])
+@pytest.mark.parametrize("asked_s", [1.0, None])
+def test_a_start_beyond_the_end(start_s: float, asked_s: float | None, tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.mp4", 30, 25)
+    words = rf"ends at 1\.20 s.*start of {start_s:g} s.*earlier start"
+    with pytest.raises(MediaError, match="frames " + words):
+        frames_to_video(scene(30), 25, asked_s, start_s=start_s)
+    with pytest.raises(MediaError, match="scene.mp4 " + words):
+        read_video(path, asked_s, start_s=start_s, hold_last=True)
+
+
+def test_a_start_near_the_end() -> None:
+    with pytest.raises(MediaError, match=r"too short.*0\.40 s.*0\.64"):
+        frames_to_video(batch(30), 25, 1.0, start_s=0.8)
+
+
+def test_a_late_start_copies_nothing() -> None:
+    # A minute of 1080p in one picture's memory: a copy of it would need 36 GB.
+    frames = torch.full((1, 1080, 1920, 3), 0.5).expand(1500, -1, -1, -1)
+    video = frames_to_video(frames, 25, 0.64, start_s=50.0, clip_size=32, sync_size=32)
+    assert (video.duration_s, len(video.clip), len(video.sync)) == (0.64, 5, 16)
+
+
 @pytest.mark.parametrize("fps", [fps for fps in RATES if fps.denominator == 1], ids=str)
 def test_frames_of_eight_seconds_give_eight_seconds(fps: Fraction) -> None:
     count = int(8 * fps)
