@@ -32,7 +32,7 @@ class Decode(io.ComfyNode):
             description="Latents to sound at the model's own sample rate, exactly as long as they were made for, and to a "
             "picture of its spectrogram. Both are shown on the node.",
             inputs=[
-                io.Latent.Input("latent"),
+                io.Latent.Input("latent", tooltip="Of a sampler."),
                 io.Vae.Input("vae", tooltip="Of MMAudio: Load VAE, of the model's sample rate."),
                 player_input(),
             ],
@@ -69,10 +69,10 @@ class CombineVideoAudio(io.ComfyNode):
             description="Puts sound under a video. replace: only the new sound. mix: both. duck: both, the original lowered "
             "where the new sound is heard. keep: the video as it is. The pictures of a file are not encoded again.",
             inputs=[
-                io.Video.Input("video"),
-                io.Audio.Input("audio"),
+                io.Video.Input("video", tooltip="The video that gets the sound."),
+                io.Audio.Input("audio", tooltip="The new sound, such as that of MMAudio: Decode."),
                 io.Combo.Input(
-                    "original_sound", options=list(MODES), default="replace", tooltip="What becomes of the video's own."
+                    "original_sound", options=list(MODES), default="replace", tooltip="What becomes of the video's own sound."
                 ),
                 io.Float.Input("audio_gain_db", **gain, tooltip="Gain of the new sound in dB."),
                 io.Float.Input("original_gain_db", **gain, tooltip="Gain of the video's own sound in dB."),

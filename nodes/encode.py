@@ -85,7 +85,11 @@ class ExtractFeatures(io.ComfyNode):
             category=f"{sockets.CATEGORY}/encode",
             description="Looks at a VIDEO, at images with fps, or at a single image: CLIP at 8 frames per second for what is "
             "seen, Synchformer at 25 for when it happens. Whatever the frame rate, the whole span is seen.",
-            inputs=[sockets.Encoders.Input("encoders"), *span_inputs(), *visual_inputs()],
+            inputs=[
+                sockets.Encoders.Input("encoders", tooltip="Of MMAudio: Load Encoders or Load Variant."),
+                *span_inputs(),
+                *visual_inputs(),
+            ],
             outputs=[
                 sockets.Features.Output(display_name="features"),
                 io.Float.Output(display_name="duration_s"),
@@ -125,7 +129,7 @@ class EncodePrompt(io.ComfyNode):
             description="Joins the prompt and the features of a video to CONDITIONING. An empty prompt means no text; without "
             "features it is text to audio. The negative side has its text and no video, as MMAudio was trained.",
             inputs=[
-                sockets.Encoders.Input("encoders"),
+                sockets.Encoders.Input("encoders", tooltip="Of MMAudio: Load Encoders or Load Variant."),
                 io.String.Input(
                     "prompt", multiline=True, default="", tooltip="What should be heard; may stay empty with a video."
                 ),

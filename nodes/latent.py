@@ -92,7 +92,7 @@ class EncodeAudio(io.ComfyNode):
             description="The latent of a sound: to vary it (denoise below 1), to continue it (a duration beyond its end and "
             "MMAudio: Regenerate Seconds from there on) or to repair a part of it.",
             inputs=[
-                io.Audio.Input("audio"),
+                io.Audio.Input("audio", tooltip="Any rate; stereo is averaged."),
                 io.Vae.Input("vae", tooltip="Of MMAudio: Load VAE, of the model's sample rate."),
                 io.Float.Input(
                     "duration_s",

@@ -127,7 +127,7 @@ class LoadLoRA(io.ComfyNode):
             description="Applies a LoRA from models/loras to an MMAudio model. Lists only LoRAs of MMAudio and says when one "
             "was made for another variant; ComfyUI's own LoRA loaders work too, but pass over what does not fit.",
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="Of MMAudio: Load Model or Load Variant."),
                 io.Combo.Input("lora_file", options=lora_names(), tooltip="A LoRA for MMAudio in models/loras."),
                 io.Float.Input(
                     "strength", default=1.0, min=-20.0, max=20.0, step=0.01, tooltip="1 is as trained, 0 is without it."

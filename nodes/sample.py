@@ -59,12 +59,12 @@ class Sampler(io.ComfyNode):
             display_name="MMAudio: Sampler",
             category=f"{sockets.CATEGORY}/sample",
             description="Samples as the published program does, with what does not change between steps computed once. The "
-            "same as SamplerCustomAdvanced with MMAudio: Linear Sigmas, MMAudio: Noise and euler.",
+            "same as SamplerCustomAdvanced with CFGGuider, MMAudio: Linear Sigmas, MMAudio: Noise and euler.",
             inputs=[
-                io.Model.Input("model"),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
-                io.Latent.Input("latent"),
+                io.Model.Input("model", tooltip="Of MMAudio: Load Model or Load Variant, with or without LoRAs."),
+                io.Conditioning.Input("positive", tooltip="Of MMAudio: Encode Prompt."),
+                io.Conditioning.Input("negative", tooltip="Of MMAudio: Encode Prompt."),
+                io.Latent.Input("latent", tooltip="Of MMAudio: Empty Latent, Encode Audio or Regenerate Seconds."),
                 seed_input(),
                 *sampling_inputs(),
                 io.Float.Input(
