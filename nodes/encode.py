@@ -43,7 +43,8 @@ def span_inputs() -> list[Any]:
             min=0.0,
             max=3600.0,
             step=0.01,
-            tooltip="Seconds of video from the start on; 0 means to its end. At least 0.64; the models were trained on 8.",
+            tooltip="Seconds from the start on; 0 means to the video's end (8 s in Generate without one). At least 0.64; the models "
+            "were trained on 8.",
         ),
     ]
 
