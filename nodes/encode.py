@@ -43,8 +43,8 @@ def span_inputs() -> list[Any]:
             min=0.0,
             max=3600.0,
             step=0.01,
-            tooltip="Seconds from the start on; 0 means to the video's end (8 s in Generate without one). At least 0.64; the models "
-            "were trained on 8.",
+            tooltip="Seconds from the start on; 0 means to the video's end (8 s in Generate without one). At least 0.64; the "
+            "models were trained on 8.",
         ),
     ]
 
@@ -55,7 +55,7 @@ def visual_frames(
     """The frames of whichever input is connected; None without any.
 
     Raises:
-        InputError: when both are, when images come without fps, or a single image with a start.
+        InputError: when both are, or when images come without fps.
     """
     from .host.video import frames_of_images, frames_of_picture, frames_of_video, sizes_for
 
