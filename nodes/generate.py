@@ -13,6 +13,7 @@ from . import sockets
 from .decode import MODES, pick_take
 from .encode import span_inputs, visual_frames, visual_inputs
 from .host.errors import plainly
+from .host.graph import graph_builder, nothing
 from .preview import player_input, preview
 from .sample import MAX_SEED, sampling_inputs, seed_input
 from .variant import FETCH, variant_inputs
@@ -97,9 +98,7 @@ def expand_with_loader(inputs: dict[str, Any]) -> io.NodeOutput:
 
     So a new seed or prompt does not load again, and nothing is kept on a class.
     """
-    from comfy_execution.graph_utils import GraphBuilder
-
-    graph = GraphBuilder()
+    graph = graph_builder()
     loading = {name: inputs[name] for name in ("variant", "download", "precision")}
     loader = graph.node(f"{sockets.PREFIX}LoadPipeline", "loader", **loading)
     inner = graph.node(f"{sockets.PREFIX}Generate", "generate", pipeline=loader.out(0), **inputs)
@@ -143,12 +142,10 @@ def run(
 
 def _shown_video(video: Any, images: Any, fps: float, audio: Any, mode: str, start_s: float) -> Any:
     """The video with its new sound; where there is none, what tells the host to leave out the nodes that want it."""
-    from comfy_execution.graph_utils import ExecutionBlocker
-
     from .host.video import video_of, with_sound
 
     if video is None and (images is None or images.shape[0] == 1):
-        return ExecutionBlocker(None)
+        return nothing()
     if video is None:
         video, mode = video_of(images, fps, audio), "replace"
     return with_sound(video, audio, mode, 0.0, 0.0, -12.0, start_s)[0]

@@ -95,9 +95,8 @@ class Sampler(io.ComfyNode):
         denoise: float,
         takes: int,
     ) -> io.NodeOutput:
-        import comfy.model_management
-
         from .host.conditioning import unpack
+        from .host.memory import place_model
         from .host.native_model import flow_of
         from .host.progress import HostProgress
 
@@ -111,8 +110,7 @@ class Sampler(io.ComfyNode):
         seeds = [(seed + index) % (MAX_SEED + 1) for index in range(count)]
         settings = SampleSettings(steps, cfg, solver)
         batch = 1 if solver == "dopri5" else min(count, settings.batch_size)
-        needed = model.model.memory_required((batch, *samples.shape[1:]))
-        comfy.model_management.load_models_gpu([model], memory_required=needed)
+        place_model(model, model.model.memory_required((batch, *samples.shape[1:])))
         known = known_sound(latent, denoise)
         result = sample_latents(net, features, duration_s, seeds, against.text, settings, HostProgress(), known)
         out = make_latent(result.tokens.transpose(1, 2).contiguous(), duration_s)

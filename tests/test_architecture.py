@@ -67,6 +67,59 @@ def test_core_file(path: Path) -> None:
         for module in imports(path, tree):
             if module[0] == "mmaudio_core" and len(module) > 1 and module[1] != own:
                 assert LEVEL_OF[module[1]] < LEVEL_OF[own], f"{own} may not import {'.'.join(module)}"
+    check_sizes(text, tree)
+
+
+NODE_FILES = [ROOT / "__init__.py", *sources("nodes")]
+PRIVATE = {"conds", "latent_formats", "model_base", "model_sampling", "ops", "sd", "supported_models_base"}
+"""Modules of comfy that promise nothing; nodes/host/native_*.py build on them and nothing else does."""
+
+
+@pytest.mark.parametrize("path", NODE_FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_node_file(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    check_sizes(text, tree)
+    parts = path.relative_to(ROOT).parts
+    in_host = parts[:2] == ("nodes", "host")
+    for module in absolute_imports(tree):
+        assert module[0] not in {"nodes", "mmaudio_core", "trainer", "tests", "scripts"}, "the pack imports itself relatively"
+        if module[0] in HOST_NAMES:
+            assert in_host or (parts[0] == "nodes" and module == ("comfy_api", "latest")), (
+                f"{'.'.join(module)} belongs in nodes/host"
+            )
+            assert module[0] != "comfy_api" or module == ("comfy_api", "latest"), "only comfy_api.latest is meant for packs"
+        private = module[0] == "comfy" and PRIVATE & set(module[1:])
+        assert not private or parts[-1].startswith("native_"), f"only nodes/host/native_*.py build on {'.'.join(module)}"
+    for module in imports(path, tree):
+        assert module[0] not in {"trainer", "tests"}, f"nodes do not import {module[0]}"
+        assert not in_host or module[0] != "nodes" or module[1:2] == ("host",), "nodes/host does not import the nodes"
+    top = {module[0] for module in absolute_imports(ast.Module(body=at_import(tree.body), type_ignores=[]))}
+    assert not top & (set(HEAVY) - {"torch"}), "nothing heavy at import"
+
+
+def absolute_imports(tree: ast.AST) -> Iterator[tuple[str, ...]]:
+    """Every module that is imported by its full name, with the submodules that ``from`` takes out of comfy."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names = [alias.name for alias in node.names] if node.module == "comfy" else []
+            yield (*node.module.split("."), *names)
+
+
+def at_import(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements that run when the module is imported, classes' and conditions' bodies included."""
+    found: list[ast.stmt] = []
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        inner = [s for name in ("body", "orelse", "handlers", "finalbody") for s in getattr(node, name, [])]
+        found += at_import(inner) if inner else [node]
+    return found
+
+
+def check_sizes(text: str, tree: ast.AST) -> None:
     assert text.count("\n") <= MAX_FILE_LINES, "a file is one thing"
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

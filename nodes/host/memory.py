@@ -33,6 +33,13 @@ def precision_dtype(precision: str, device: torch.device | None = None) -> torch
     return choose_dtype(None if precision == "auto" else _NAMES.get(precision, precision), device)
 
 
+def place_model(model: Any, activation_bytes: float) -> None:
+    """Brings a MODEL to its device, as far as it fits beside ``activation_bytes``; other models make way for it."""
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([model], memory_required=activation_bytes)
+
+
 class _Held(nn.Module):
     """What the host is given: it writes attributes of its own, such as device, onto the module that it places."""
 

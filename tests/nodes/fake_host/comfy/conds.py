@@ -1,0 +1,6 @@
+"""Conditions that go to the network as they are."""
+
+
+class CONDRegular:
+    def __init__(self, cond) -> None:
+        self.cond = cond
