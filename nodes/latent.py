@@ -40,6 +40,15 @@ def latent_duration(latent: dict[str, Any]) -> float:
     return duration_of(samples.shape[2], audio)
 
 
+def check_mask(mask: torch.Tensor, tokens: int) -> None:
+    """Raises InputError for a mask of another shape than MMAudio: Regenerate Seconds makes for ``tokens`` L."""
+    if mask.ndim != 3 or mask.shape[1:] != (1, tokens):
+        raise InputError(
+            f"The latent's mask has shape {tuple(mask.shape)} and (1, 1, {tokens}) is needed; make it with "
+            "'MMAudio: Regenerate Seconds'."
+        )
+
+
 class EmptyLatent(io.ComfyNode):
     """Where sampling begins."""
 
@@ -159,5 +168,6 @@ class RegenerateSeconds(io.ComfyNode):
         rate_hz = audio_for_latent_dim(samples.shape[1]).latent_rate_hz
         mask = seconds_mask(samples.shape[2], rate_hz, start_s, end_s or samples.shape[2] / rate_hz, feather_s)[None, None]
         if (before := latent.get("noise_mask")) is not None:
+            check_mask(before, samples.shape[2])
             mask = torch.maximum(mask, before)
         return io.NodeOutput({**latent, "noise_mask": mask})

@@ -12,7 +12,7 @@ from ..mmaudio_core.pipeline.sample import SOLVERS, Known, SampleSettings, sampl
 from ..mmaudio_core.sampling.noise import draw_noise
 from . import sockets
 from .host.errors import plainly
-from .latent import latent_duration, make_latent
+from .latent import check_mask, latent_duration, make_latent
 
 MAX_SEED = 2**64 - 1
 
@@ -126,11 +126,8 @@ def known_sound(latent: dict[str, Any], denoise: float) -> Known | None:
     samples, mask = latent["samples"], latent.get("noise_mask")
     if mask is None and denoise >= 1.0:
         return None
-    if mask is not None and (mask.ndim != 3 or mask.shape[1:] != (1, samples.shape[2])):
-        raise InputError(
-            f"The latent's mask has shape {tuple(mask.shape)} and (1, 1, {samples.shape[2]}) is needed; make it with "
-            "'MMAudio: Regenerate Seconds'."
-        )
+    if mask is not None:
+        check_mask(mask, samples.shape[2])
     return Known(samples.float().transpose(1, 2), None if mask is None else mask.float().transpose(1, 2), denoise)
 
 
