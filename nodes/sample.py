@@ -101,6 +101,12 @@ class Sampler(io.ComfyNode):
         from .host.progress import HostProgress
 
         net, samples, duration_s = flow_of(model), latent["samples"], latent_duration(latent)
+        channels = net.spec.latent_dim
+        if samples.shape[1] != channels:
+            raise InputError(
+                f"The latent has {samples.shape[1]} channels and this {net.spec.audio.name} model needs {channels}; "
+                "make it with 'MMAudio: Empty Latent' from this model, or encode sound with a VAE of its sample rate."
+            )
         features, against = unpack(positive, "positive"), unpack(negative, "negative")
         if against.clip is not None or against.sync is not None:
             raise InputError("The negative conditioning has video features; connect the negative output of the prompt node.")

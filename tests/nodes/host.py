@@ -55,7 +55,7 @@ class Host:
         given |= inputs
         missing = [i.id for i in schema.inputs if not i.optional and i.id not in given]
         assert not missing, f"{name} lacks {missing}"
-        clone = type(node.__name__, (node,), {"hidden": SimpleNamespace(prompt={}, extra_pnginfo=None)})
+        clone = type(node.__name__, (node,), {"hidden": SimpleNamespace(unique_id="1", prompt={}, extra_pnginfo=None)})
         with torch.inference_mode():
             out = clone.execute(**given)
         assert len(out.args) == len(schema.outputs)
@@ -106,6 +106,7 @@ def running_host(tmp: Path) -> Iterator[Host]:
         folder_paths.models_dir, folder_paths.temp_dir = str(tmp / "models"), str(tmp / "temp")
         folder_paths.folder_names_and_paths.clear()
         folder_paths.add_model_folder_path("loras", str(tmp / "models" / "loras"))
+        folder_paths.add_model_folder_path("custom_nodes", str(tmp / "custom_nodes"))
         for folder in ("mmaudio", "loras"):
             (tmp / "models" / folder).mkdir(parents=True, exist_ok=True)
         management.loaded.clear()

@@ -107,9 +107,10 @@ spec.loader.exec_module(pack)
 LIST = """
 import folder_paths
 folder_paths.models_dir = "/nowhere"
+folder_paths.add_model_folder_path("custom_nodes", "/nowhere")
 extension = asyncio.run(pack.comfy_entrypoint())
 nodes = asyncio.run(extension.get_node_list())
-print(len(nodes), len([node.define_schema() for node in nodes]))
+print(sum(node.define_schema().node_id.startswith("MMAudioGraph") for node in nodes))
 """
 
 
@@ -123,7 +124,7 @@ def test_it_registers_with_optional_packages_broken(tmp_path: Path, host: Host) 
     for name in ("torchaudio", "torchvision", "open_clip", "av", "huggingface_hub", "safetensors"):
         (tmp_path / f"{name}.py").write_text(f"raise OSError('{name} is broken here')")
     count = str(len(host.nodes))
-    assert python(LOAD + LIST, tmp_path, FAKE_HOST).split() == [count, count]
+    assert python(LOAD + LIST, tmp_path, FAKE_HOST).split() == [count]
 
 
 def test_registering_imports_nothing_heavy_but_torch() -> None:
