@@ -128,6 +128,8 @@ class _Locked(type):
     """Node classes take no attributes while they run."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
+        if name.startswith("__"):  # such as the name of a class that was made
+            return super().__setattr__(name, value)
         raise AttributeError(f"{cls.__name__} keeps no state: {name} was set on the class")
 
 
