@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...mmaudio_core.errors import InputError
+from ...mmaudio_core.spec.timing import MIN_DURATION_S
 from .memory import compute_device, precision_dtype
 from .sound import SoundModule, load_sound_module
 
@@ -81,8 +82,11 @@ class _HostRate(torch.nn.Module):
 
     def encode(self, samples: Tensor) -> Tensor:
         """Sound (B, 1, N) at 44.1 kHz -> latents (B, C, L)."""
+        # ``decode`` rounds up to a whole sample at 44.1 kHz, and that fraction of one is no further token.
+        count = samples.shape[-1]
+        seconds = max((count - 1) / HOST_RATE_HZ, min(count / HOST_RATE_HZ, MIN_DURATION_S))
         try:
-            return self.module.encode_samples(samples, HOST_RATE_HZ).to(samples.device)
+            return self.module.encode_samples(samples, HOST_RATE_HZ, seconds).to(samples.device)
         except InputError as error:
             raise ValueError(str(error)) from error
 
