@@ -108,13 +108,18 @@ class CombineVideoAudio(io.ComfyNode):
         from .host.sounds import to_audio
         from .host.video import with_sound
 
-        if original_sound not in MODES:
-            raise InputError(f"The mode {original_sound!r} is unknown; use one of {', '.join(MODES)}.")
+        check_mode(original_sound)
         sound = pick_take(to_audio(audio), take)
         combined, lowered_db = with_sound(video, sound, original_sound, audio_gain_db, original_gain_db, duck_db, start_s)
         if lowered_db:
             log.warning("The sum of both sounds was lowered by %.1f dB so that it does not clip.", -lowered_db)
         return io.NodeOutput(combined)
+
+
+def check_mode(original_sound: str) -> None:
+    """Raises InputError for a word that is not among ``MODES``: the host does not look at what is chosen from a list."""
+    if original_sound not in MODES:
+        raise InputError(f"The mode {original_sound!r} is unknown; use one of {', '.join(MODES)}.")
 
 
 def pick_take(audio: Audio, take: int) -> Audio:

@@ -10,7 +10,7 @@ from ..mmaudio_core.media.spectrogram import mel_picture
 from ..mmaudio_core.pipeline.sample import SampleSettings
 from ..mmaudio_core.types import Features
 from . import sockets
-from .decode import MODES, pick_take
+from .decode import MODES, check_mode, pick_take
 from .encode import span_inputs, visual_frames, visual_inputs
 from .host.errors import plainly
 from .host.graph import graph_builder, nothing
@@ -128,11 +128,12 @@ def run(
     from .host.progress import HostProgress
     from .host.sounds import to_host
 
+    check_mode(original_sound)
+    settings = SampleSettings(steps, cfg, solver)  # wrong choices before any work
     progress = HostProgress()
     frames = visual_frames(pipeline.encoders, video, images, fps, start_s, duration_s, progress)
     features = Features() if frames is None else pipeline.features(frames, progress)
     seeds = tuple((seed + index) % (MAX_SEED + 1) for index in range(takes))
-    settings = SampleSettings(steps, cfg, solver)
     request = Request(prompt.strip(), negative_prompt.strip(), duration_s or None, seeds, settings)
     mel, audio = pipeline.generate(request, features, progress)
     picture = mel_picture(mel)
