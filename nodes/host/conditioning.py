@@ -48,9 +48,14 @@ def unpack(conditioning: Any, which: str) -> Features:
     return Features(
         clip=values.get(CLIP),
         sync=values.get(SYNC),
-        text=text if values[HAS_TEXT] else None,
+        text=text if _is_text(text, values) else None,
         duration_s=values.get(DURATION),
     )
+
+
+def _is_text(text: Tensor, values: dict[str, Any]) -> bool:
+    # Features of text have length 1; zeros are what ConditioningZeroOut leaves, and mean that there is none.
+    return bool(values[HAS_TEXT]) and bool(text.any())
 
 
 def duration_of(latent_tokens: int, audio: AudioSpec) -> float:
@@ -103,7 +108,7 @@ def complete(net: FlowNetwork, text: Tensor, values: dict[str, Any], latent_toke
         clip = clip.expand(-1, lengths.clip, -1)  # a still picture
     if sync is None:
         sync = net.empty_sync_feat[None].expand(1, lengths.sync, -1)
-    if not values[HAS_TEXT]:
+    if not _is_text(text, values):
         text = net.empty_string_feat[None]
     for name, value, tokens in (("CLIP", clip, lengths.clip), ("sync", sync, lengths.sync)):
         if value.shape[1] != tokens:

@@ -7,7 +7,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ...mmaudio_core.errors import InputError
 from ...mmaudio_core.layers.operations import TORCH, Operations
 from ...mmaudio_core.spec.model import FlowSpec
 from ...mmaudio_core.transformer.model import FlowNetwork
@@ -49,21 +48,22 @@ class NativeFlow(FlowNetwork):
         context: text features (B, T, width); mmaudio_clip (B, V, width); mmaudio_sync (B, S, width).
 
         Raises:
-            InputError: when the conditioning is of another model.
+            ValueError: when the conditioning is of another model.
         """
         spec = self.spec
         wanted = ((spec.text_tokens, spec.text_dim), (-1, spec.clip_dim), (-1, spec.sync_dim))
         for value, (tokens, width) in zip((context, mmaudio_clip, mmaudio_sync), wanted, strict=True):
             if value is None or value.shape[2] != width or (tokens > 0 and value.shape[1] != tokens):
-                raise InputError(foreign_conditioning(None if value is None else tuple(value.shape)))
+                # ComfyUI calls this; the core's own classes show the pack's path in its messages.
+                raise ValueError(foreign_conditioning(None if value is None else tuple(value.shape)))
         conditions = self.project(cast(Tensor, mmaudio_clip), cast(Tensor, mmaudio_sync), cast(Tensor, context), x.shape[2])
         return -self.velocity(x.transpose(1, 2), timesteps, conditions).transpose(1, 2)
 
 
 def foreign_conditioning(shape: tuple[int, ...] | None) -> str:
     """The sentence for a conditioning that some other node made."""
-    what = "has no features" if shape is None else f"has features of shape {shape}"
+    what = "has no features of MMAudio" if shape is None else f"has features of shape {shape}"
     return (
-        f"The conditioning {what} that this MMAudio model can take; connect the positive and negative outputs of "
-        "'MMAudio: Encode Prompt' directly (no other text encoder, ConditioningConcat or zeroed conditioning)."
+        f"The conditioning {what}, and this MMAudio model cannot take it; connect the positive and negative outputs of "
+        "'MMAudio: Encode Prompt' directly (no other text encoder, no ConditioningConcat)."
     )
