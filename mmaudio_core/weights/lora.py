@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import WeightsError
 from .safetensors_file import read_header
+from .sniff import sniff
 
 DOWN, UP = (".lora_A.weight", ".lora_down.weight"), (".lora_B.weight", ".lora_up.weight")
 PREFIXES = ("diffusion_model.", "transformer.", "")
@@ -34,6 +35,8 @@ def check_lora(path: str | os.PathLike[str], weights: Mapping[str, tuple[int, ..
         WeightsError: when it changes layers that the network does not have, or of other widths, or is no LoRA.
     """
     name = Path(path).name
+    if sniff(Path(path)) != "safetensors":
+        raise WeightsError(f"{name} is no safetensors file, and LoRAs are read from those only; save it as one.")
     shapes = {key: tuple(entry.shape) for key, entry in read_header(Path(path)).entries.items()}
     pairs = _pairs(shapes)
     if not pairs:

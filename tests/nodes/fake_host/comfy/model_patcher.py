@@ -25,7 +25,7 @@ class ModelPatcher:
             self.patches.setdefault(key, []).append((strength_patch, patches[key]))
         return taken
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def place(self) -> None:
         weights = dict(self.model.named_parameters())
         for key, original in self.model.__dict__.pop("originals", {}).items():
