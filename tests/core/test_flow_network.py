@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -152,3 +154,40 @@ def test_it_trains() -> None:
     (a.square().mean() + b.square().mean()).backward()
     silent = [n for n, p in net.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)]
     assert silent == [f"joint_blocks.{SPEC.joint_blocks - 1}.{s}_block.attn.q_norm.weight" for s in ("clip", "text")]
+
+
+class _HostLinear(torch.nn.Linear):
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        _HostLinear.calls += 1
+        return super().forward(x)
+
+
+class _HostConv1d(torch.nn.Conv1d):
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        _HostConv1d.calls += 1
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("v2", [False, True])
+def test_layers_of_a_host(v2: bool) -> None:
+    """Subclasses of torch's layers: the same names, the same output, and every weight of two dimensions or more is theirs."""
+    spec = FlowSpec(20, 128, 2, joint_blocks=2, audio_blocks=1, v2=v2, clip_dim=48, sync_dim=24, text_dim=32)
+    plain = network(spec)
+    hosted = FlowNetwork(spec, SimpleNamespace(Linear=_HostLinear, Conv1d=_HostConv1d)).eval()
+    assert list(hosted.state_dict()) == list(plain.state_dict())
+    hosted.load_state_dict(plain.state_dict())
+    latent, t, given = torch.randn(1, LENGTHS.latent, 20), torch.tensor(0.4), features()
+    _HostLinear.calls = _HostConv1d.calls = 0
+    with torch.no_grad():
+        out = hosted(latent, t, hosted.conditions(given, LENGTHS))
+    assert torch.equal(out, plain(latent, t, plain.conditions(given, LENGTHS)))
+    layers = [m for m in hosted.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv1d))]
+    assert all(isinstance(m, (_HostLinear, _HostConv1d)) for m in layers)
+    assert _HostLinear.calls == sum(isinstance(m, _HostLinear) for m in layers)
+    assert _HostConv1d.calls == sum(isinstance(m, _HostConv1d) for m in layers)
+    held = {f"{name}.weight" for name, m in hosted.named_modules() if isinstance(m, (_HostLinear, _HostConv1d))}
+    assert held == {name for name, p in hosted.named_parameters() if p.ndim > 1 and name.endswith("weight")}
