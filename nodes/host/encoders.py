@@ -7,10 +7,10 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from ...mmaudio_core.errors import InputError
+from ...mmaudio_core.pipeline.memory import clip_image_bytes, clip_text_bytes, synchformer_bytes
 from ...mmaudio_core.spec.model import CLIPSpec, SynchformerSpec
 from ...mmaudio_core.types import Features, VideoFrames
 from ...mmaudio_core.weights.build import load_part
@@ -18,8 +18,6 @@ from ...mmaudio_core.weights.parts import open_raw_part
 from .memory import Placed, precision_dtype
 
 REMEMBERED_VIDEOS = 8
-_CHUNK_COPIES = 16
-"""Tensors of (frames of a chunk, tokens, width) alive at once in a tower, an upper bound."""
 CLIP_CHUNK, SYNC_CHUNK = 8, 4
 
 
@@ -66,17 +64,12 @@ class Encoders:
             return self._remembered[key]
         clip = sync = None
         if self.has("clip"):
-            spec = self.clip_spec
-            tokens = (spec.image_size // spec.patch) ** 2 + 1
-            tower = self._tower("clip image", "clip", text=False, progress=progress)
-            tower = tower.use(self._bytes(CLIP_CHUNK * tokens * spec.vision_width))
+            needed = clip_image_bytes(self.clip_spec, CLIP_CHUNK, self.dtype)
+            tower = self._tower("clip image", "clip", text=False, progress=progress).use(needed)
             clip = tower.encode_image(frames.clip, CLIP_CHUNK, progress).cpu()
         if frames.sync is not None and self.has("synchformer"):
-            spec = self.synchformer_spec
-            tokens = spec.temporal_tokens * (spec.grid**2 + 1)
-            tower = self._tower("synchformer", "synchformer", progress=progress).use(
-                self._bytes(SYNC_CHUNK * tokens * spec.width)
-            )
+            needed = synchformer_bytes(self.synchformer_spec, SYNC_CHUNK, self.dtype)
+            tower = self._tower("synchformer", "synchformer", progress=progress).use(needed)
             sync = tower.encode(frames.sync, SYNC_CHUNK, progress).float().cpu()
         if clip is None and sync is None:
             raise InputError("No encoder was loaded for the pictures; choose a CLIP file in 'MMAudio: Load Encoders'.")
@@ -88,10 +81,8 @@ class Encoders:
 
     def encode_text(self, prompts: list[str], progress: Any = None) -> Tensor:
         """CLIP text features (len(prompts), T, width) of prompts that are not empty."""
-        spec = self.clip_spec
-        tower = self._tower("clip text", "clip", image=False, progress=progress)
-        size = len(prompts) * spec.context_length * spec.text_width
-        return tower.use(self._bytes(size)).encode_text(prompts).cpu()
+        needed = clip_text_bytes(self.clip_spec, len(prompts), self.dtype)
+        return self._tower("clip text", "clip", image=False, progress=progress).use(needed).encode_text(prompts).cpu()
 
     def _spec(self, kind: str) -> Any:
         if kind not in self._specs:
@@ -106,9 +97,6 @@ class Encoders:
             module, _ = load_part(path, kind, dtype=self.dtype, progress=progress, **towers)
             self._placed[name] = Placed(module)
         return self._placed[name]
-
-    def _bytes(self, elements: int) -> int:
-        return elements * _CHUNK_COPIES * torch.empty((), dtype=self.dtype).element_size()
 
     def _key(self, frames: VideoFrames) -> bytes:
         digest = hashlib.blake2b(digest_size=20)

@@ -8,7 +8,6 @@ model's output is minus our velocity, so Euler steps coincide.
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -23,11 +22,11 @@ import comfy.supported_models_base
 import torch
 
 from ...mmaudio_core.errors import InputError
+from ...mmaudio_core.pipeline.memory import flow_bytes
 from ...mmaudio_core.spec.model import FlowSpec
 from ...mmaudio_core.weights.build import load_part
 from ...mmaudio_core.weights.parts import open_raw_part
 from . import conditioning
-from .activations import activation_bytes
 from .memory import compute_device, flow_dtypes
 from .native_flow import NativeFlow
 
@@ -113,7 +112,7 @@ class MMAudioModel(comfy.model_base.BaseModel):
     def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
         """Bytes of activations for ``input_shape`` (B, C, L); the host's own formula is made for pictures."""
         dtype = self.manual_cast_dtype or self.get_dtype()
-        return activation_bytes(self.spec, math.prod(input_shape[:1]), input_shape[-1], dtype)
+        return flow_bytes(self.spec, input_shape[0], input_shape[-1], dtype)
 
 
 def load_native_model(path: Path, precision: str, progress: Any = None) -> Any:

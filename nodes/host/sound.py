@@ -10,12 +10,10 @@ from torch import Tensor, nn
 
 from ...mmaudio_core.errors import InputError, WeightsError
 from ...mmaudio_core.media.resample import resample
+from ...mmaudio_core.pipeline.memory import decode_bytes, vae_bytes
 from ...mmaudio_core.pipeline.sound import decode_latents, encode_audio, vocode_mel
 from ...mmaudio_core.types import Audio, Latents, Mel
 from ...mmaudio_core.weights.build import load_part
-
-WIDE_FRAMES = 320
-"""Mel frames that a vocoder's piece covers with its context; memory does not grow beyond one piece."""
 
 
 class SoundModule(nn.Module):
@@ -54,16 +52,14 @@ class SoundModule(nn.Module):
         """``samples`` at the model's rate -> at ``rate_hz``."""
         return resample(samples, self.spec.sample_rate_hz, rate_hz)
 
-    def decode_bytes(self, latent_tokens: float) -> float:
+    def decode_bytes(self, latent_tokens: int) -> int:
         """Activations for one clip of L tokens, an upper bound."""
-        size = self.vae.data_mean.element_size()
-        frames = min(2 * latent_tokens, WIDE_FRAMES)
-        vocoder = frames * self.spec.hop_samples * 24 * 4 * 6
-        return latent_tokens * 2 * self.vae.spec.width * 8 * size + vocoder
+        return decode_bytes(self.vae.spec, self.vocoder.spec, latent_tokens, self.vae.data_mean.dtype)
 
-    def encode_bytes(self, samples: float) -> float:
-        """Activations for one clip of N samples, an upper bound."""
-        return samples / self.spec.hop_samples * self.vae.spec.width * 8 * 4 + samples * 16
+    def encode_bytes(self, samples: float) -> int:
+        """Activations for one clip of N samples at the model's rate, an upper bound."""
+        tokens = round(samples / self.spec.samples_of_latents(1)) + 1
+        return vae_bytes(self.vae.spec, tokens, self.vae.data_mean.dtype)
 
 
 def load_sound_module(vae: Path, vocoder: Path, dtype: torch.dtype, device: torch.device, progress: Any = None) -> SoundModule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -126,6 +127,8 @@ def test_takes_batches_and_single_runs_agree(host: Host, model: Any) -> None:
 
 
 def test_the_adaptive_solver_runs(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = host.of("mmaudio_core.pipeline.sample")
+    monkeypatch.setattr(core, "dormand_prince", partial(core.dormand_prince, rtol=1e-3, atol=1e-4))
     write_part(host.models / "v1.safetensors", SPECS_44K["flow"])
     model = host.run("LoadModel", model_file="v1.safetensors")[0]
     pack, none = host.of("nodes.host.conditioning").pack, host.of("mmaudio_core.types").Features()
@@ -222,8 +225,8 @@ def test_a_precision_that_was_asked_for(host: Host, precision: str, dtype: torch
 
 def test_room_is_made_for_length_and_batch(host: Host, model: Any) -> None:
     needed = [model.model.memory_required(shape) for shape in ((1, 20, 250), (2, 20, 250), (1, 20, 500))]
-    assert needed[1] == 2 * needed[0]
-    assert 1.5 * needed[0] < needed[2] < 2.5 * needed[0]
+    assert needed[1] == pytest.approx(2 * needed[0], rel=0.01)
+    assert 1.5 * needed[0] < needed[2] < 4 * needed[0], "attention grows with the square"
     loaded = host.fake("comfy.model_management").loaded
     sampled(host, model, latent(host, model), takes=3)
     assert loaded[-1] == (model, model.model.memory_required((3, 20, 63)), False)
