@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FAKE_HOST = Path(__file__).parent / "fake_host"
 PACK = "/x/custom_nodes/mmaudio-graph_x_0"
 """A module name such as ComfyUI gives: the folder's path, with dots replaced."""
+PREFIX = "MMAudioGraph"
 FAKES = ("comfy", "comfy_api", "comfy_execution", "folder_paths")
 TINY = "tiny (embedded, untrained)"
 
@@ -31,11 +32,12 @@ def _is_hosts(name: str) -> bool:
 class Host:
     """What a test asks of the host and of the pack in it."""
 
-    def __init__(self, pack: ModuleType, tmp: Path) -> None:
-        self.pack, self.tmp = pack, tmp
+    def __init__(self, pack: ModuleType, registered: list[Any], tmp: Path) -> None:
+        self.pack, self.registered, self.tmp = pack, registered, tmp
         self.models = tmp / "models" / "mmaudio"
         self.loras = tmp / "models" / "loras"
-        self.nodes = {node.define_schema().node_id.removeprefix("MMAudioGraph"): node for node in self.of("nodes").NODES}
+        ids = {node.define_schema().node_id: node for node in registered}
+        self.nodes = {node_id.removeprefix(PREFIX): node for node_id, node in ids.items() if node_id.startswith(PREFIX)}
 
     def of(self, name: str) -> Any:
         """A module of the pack, such as "nodes.host.folders" or "mmaudio_core.types"; not the one that other tests import."""
@@ -114,5 +116,5 @@ def running_host(tmp: Path) -> Iterator[Host]:
         management.interrupted = False
         utils.shown.clear()
         pack = load_pack()
-        asyncio.run(pack.comfy_entrypoint())
-        yield Host(pack, tmp)
+        extension = asyncio.run(pack.comfy_entrypoint())
+        yield Host(pack, asyncio.run(extension.get_node_list()), tmp)
