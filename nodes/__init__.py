@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import legacy
 from .decode import CombineVideoAudio, Decode
 from .encode import EncodePrompt, ExtractFeatures
 from .generate import Generate, LoadPipeline
@@ -38,8 +39,8 @@ class MMAudioGraph(ComfyExtension):
     """What ComfyUI loads."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Every node of the pack."""
-        return list(NODES)
+        """Every node of the pack, and those for old workflows."""
+        return [*NODES, *legacy.NODES, *legacy.aliases()]
 
 
 async def comfy_entrypoint() -> MMAudioGraph:

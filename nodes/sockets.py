@@ -17,5 +17,14 @@ Features = io.Custom("MMAUDIO_FEATURES")
 Pipeline = io.Custom("MMAUDIO_PIPELINE")
 """A host.pipeline.Pipeline: every part of one variant, for the all-in-one node."""
 
+LegacyModel = io.Custom("MMAUDIO_MODEL")
+"""A host.pipeline.Flow, between the nodes for old workflows; this name and the next two are those of their sockets."""
+
+LegacyVocoder = io.Custom("VOCODER_MODEL")
+"""A host.legacy.VocoderFile."""
+
+LegacyFeatureUtils = io.Custom("MMAUDIO_FEATUREUTILS")
+"""A host.legacy.FeatureUtils."""
+
 AudioPlayer = io.Custom("AUDIO_UI")
 """The page's own sound player; it is shown by an input of this type called audioUI and sends nothing to the server."""

@@ -39,15 +39,47 @@ class Request:
     settings: SampleSettings
 
 
-class Pipeline:
-    """One variant, its parts loaded when first needed."""
+class Flow:
+    """The flow network of one file, loaded when first needed."""
 
-    def __init__(self, files: dict[str, Path], precision: str) -> None:
-        self.files = files
-        self.dtype = precision_dtype(precision)
-        self.encoders = Encoders(files["clip"], files["synchformer"], precision)
-        self._flow: Placed | None = None
-        self._sound: Placed | None = None
+    def __init__(self, path: Path, precision: str) -> None:
+        self.path, self.dtype = path, precision_dtype(precision)
+        self._placed: Placed | None = None
+
+    def placed(self) -> Placed:
+        """The network under the host's memory management."""
+        if self._placed is None:
+            module, _ = load_part(self.path, "flow", dtype=self.dtype)
+            self._placed = Placed(module)
+        return self._placed
+
+
+class Sound:
+    """The mel VAE and the vocoder of two files, loaded when first needed."""
+
+    def __init__(self, vae: Path, vocoder: Path, precision: str) -> None:
+        self.vae, self.vocoder, self.dtype = vae, vocoder, precision_dtype(precision)
+        self._placed: Placed | None = None
+
+    def placed(self, audio_format: str) -> Placed:
+        """Both as one module under the host's memory management.
+
+        Raises:
+            WeightsError: when they are not of ``audio_format``, "16k" or "44k".
+        """
+        if self._placed is None:
+            self._placed = Placed(load_sound_module(self.vae, self.vocoder, self.dtype, torch.device("cpu")))
+        found = self._placed.module.spec.name
+        if found != audio_format:
+            raise WeightsError(f"The VAE is a {found} one and the model needs {audio_format}; use files of one rate.")
+        return self._placed
+
+
+class Chain:
+    """From frames and prompts to sound with parts that were chosen before."""
+
+    def __init__(self, flow: Flow, sound: Sound, encoders: Encoders) -> None:
+        self.flow, self.sound, self.encoders = flow, sound, encoders
 
     def features(self, frames: VideoFrames, progress: Any = None) -> Features:
         """CLIP and sync features of frames."""
@@ -62,26 +94,24 @@ class Pipeline:
         negative = rows[request.negative_prompt][None] if request.negative_prompt else None
         covered_s = features.duration_s or request.duration_s or DEFAULT_DURATION_S
 
-        net = self._flow_network()
+        net = self.flow.placed()
+        audio = net.module.spec.audio
         batch = min(len(request.seeds), request.settings.batch_size)
-        tokens = round(covered_s * net.module.spec.audio.latent_rate_hz) + 1
-        flow: FlowNetwork = net.use(int(activation_bytes(net.module.spec, batch, tokens, self.dtype)))
-        latents = sample_latents(flow, features, covered_s, request.seeds, negative, request.settings, progress)
-        sound = self._sound_module()
+        tokens = round(covered_s * audio.latent_rate_hz) + 1
+        network: FlowNetwork = net.use(int(activation_bytes(net.module.spec, batch, tokens, self.flow.dtype)))
+        latents = sample_latents(network, features, covered_s, request.seeds, negative, request.settings, progress)
+        sound = self.sound.placed(audio.name)
         module: SoundModule = sound.use(int(sound.module.decode_bytes(latents.tokens.shape[1])))
         return module.decode(latents, progress)
 
-    def _flow_network(self) -> Placed:
-        if self._flow is None:
-            module, _ = load_part(self.files["flow"], "flow", dtype=self.dtype)
-            self._flow = Placed(module)
-        return self._flow
 
-    def _sound_module(self) -> Placed:
-        if self._sound is None:
-            module = load_sound_module(self.files["vae"], self.files["vocoder"], self.dtype, torch.device("cpu"))
-            wanted = self._flow_network().module.spec.audio.name
-            if module.spec.name != wanted:
-                raise WeightsError(f"The VAE is a {module.spec.name} one and the model needs {wanted}; use files of one rate.")
-            self._sound = Placed(module)
-        return self._sound
+class Pipeline(Chain):
+    """One variant, its parts loaded when first needed."""
+
+    def __init__(self, files: dict[str, Path], precision: str) -> None:
+        super().__init__(
+            Flow(files["flow"], precision),
+            Sound(files["vae"], files["vocoder"], precision),
+            Encoders(files["clip"], files["synchformer"], precision),
+        )
+        self.files = files
