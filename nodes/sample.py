@@ -95,7 +95,7 @@ class Sampler(io.ComfyNode):
         denoise: float,
         takes: int,
     ) -> io.NodeOutput:
-        from .host.conditioning import unpack
+        from .host.conditioning import lengths_for, unpack
         from .host.memory import place_model
         from .host.native_model import flow_of
         from .host.progress import HostProgress
@@ -108,6 +108,8 @@ class Sampler(io.ComfyNode):
                 "make it with 'MMAudio: Empty Latent' from this model, or encode sound with a VAE of its sample rate."
             )
         features, against = unpack(positive, "positive"), unpack(negative, "negative")
+        lengths_for(net, features.duration_s, samples.shape[2])
+        duration_s = features.duration_s or duration_s  # those of a sound may differ by less than a token
         if against.clip is not None or against.sync is not None:
             raise InputError("The negative conditioning has video features; connect the negative output of the prompt node.")
         count = max(samples.shape[0], takes)

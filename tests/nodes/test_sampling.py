@@ -155,6 +155,14 @@ def test_what_is_known_stays(host: Host, model: Any) -> None:
     assert (takes - before)[..., ~changed].abs().max() < 1e-5
 
 
+def test_a_sound_that_is_not_quite_as_long_as_the_video(host: Host, model: Any) -> None:
+    """2.01 s needs as many tokens as the 2 s of the features."""
+    start = host.of("nodes.latent").make_latent(torch.zeros(1, 20, 63), 2.01)
+    result = host.run("Sampler", model=model, latent=start, steps=STEPS, cfg=CFG, **prompts(host))[0]
+    assert torch.equal(result["samples"], sampled(host, model, latent(host, model)))
+    assert host.of("nodes.latent").latent_duration(result) == 2.0
+
+
 def test_a_mask_joins_with_denoise(host: Host, model: Any) -> None:
     start = {**latent(host, model), "samples": torch.randn(1, 20, 63), "noise_mask": torch.ones(1, 1, 63)}
     assert close(sampled(host, model, start), sampled(host, model, latent(host, model)))
@@ -243,7 +251,10 @@ def wrong_inputs(host: Host, model: Any) -> dict[str, tuple[dict[str, Any], str]
     two = {**latent(host, model), "samples": torch.zeros(2, 20, 63)}
     sides = prompts(host)
     return {
-        "duration": ({"latent": latent(host, model, duration_s=3.0)}, r"cover 2 s and 3 s of sound were asked for"),
+        "duration": (
+            {"latent": latent(host, model, duration_s=3.0)},
+            r"cover 2 s, which needs .* 63 tokens, and the latent has 94 \(3 s\)",
+        ),
         "sides": ({"negative": sides["positive"]}, r"negative conditioning has video features; connect the negative output"),
         "foreign": ({"positive": [[torch.zeros(1, 77, 768), {}]]}, r"features of shape \(1, 77, 768\)"),
         "takes": ({"latent": two, "takes": 2}, r"latent batch of 2 and 2 takes were given; set one of them to 1"),
