@@ -45,11 +45,17 @@ async function show(page, box, zoom) {
     window.app.canvas.setDirty(true, true);
   }, [box[0], box[1], zoom, MENUS.left + MARGIN, MENUS.top + MARGIN]);
   await page.mouse.move(MENUS.left + width / 2, MENUS.top + 4);
-  await page.evaluate(async () => { // players follow their node's size only when the canvas is drawn
-    for (let i = 0; i < 6; i += 1) {
+  await page.evaluate(async () => { // players follow their node only when the canvas is drawn, their buttons later still
+    const drawn = async () => {
       window.app.canvas.setDirty(true, true);
-      await new Promise((done) => setTimeout(done, 400));
-    }
+      await new Promise((done) => setTimeout(done, 700));
+    };
+    const videos = [...document.querySelectorAll('video')].filter((video) => video.controls);
+    await drawn();
+    videos.forEach((video) => { video.controls = false; });
+    await drawn();
+    videos.forEach((video) => { video.controls = true; });
+    await drawn();
   });
   return { x: MENUS.left, y: MENUS.top, width, height };
 }
@@ -80,15 +86,17 @@ const steps = {
     return { ...result, shown: await page.evaluate(readState) };
   },
 
-  // A picture of the whole graph, or of the nodes whose ids are given.
-  picture: async (page, { out, zoom = 1, ids = null }) => {
-    const clip = await show(page, await page.evaluate(graphBox, ids), zoom);
+  // A picture of the whole graph, or of the nodes whose ids are given; `aspect` widens it to width / height.
+  picture: async (page, { out, zoom = 1, ids = null, aspect = 0 }) => {
+    let [x, y, w, h] = await page.evaluate(graphBox, ids);
+    if (aspect) [x, y, w, h] = [x - Math.max(0, h * aspect - w) / 2, y, Math.max(w, h * aspect), Math.max(h, w / aspect)];
+    const clip = await show(page, [x, y, w, h], zoom);
     await page.screenshot({ path: out, clip });
     return { width: clip.width, height: clip.height };
   },
 
   // A picture of one node type alone.
-  node: async (page, { type, out, width = 300 }) => {
+  node: async (page, { type, out, width = 340 }) => {
     const clip = await show(page, await page.evaluate(nodeBox, [type, width]), 1);
     await page.screenshot({ path: out, clip });
     return { width: clip.width, height: clip.height };
