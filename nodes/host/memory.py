@@ -53,14 +53,12 @@ class Placed:
 
     def __init__(self, module: nn.Module) -> None:
         import comfy.model_management as management
-        import comfy.model_patcher
+
+        from .patcher import WholePatcher
 
         self.module: Any = module
         self.device = compute_device()
-        # The plain class everywhere: the host's newer ones refuse a full load, which plain torch layers need.
-        self.patcher = comfy.model_patcher.ModelPatcher(
-            _Held(module), load_device=self.device, offload_device=management.unet_offload_device()
-        )
+        self.patcher = WholePatcher(_Held(module), load_device=self.device, offload_device=management.unet_offload_device())
 
     def use(self, activation_bytes: int) -> Any:
         """The module, on the device, with room for ``activation_bytes`` beside it; other models make way for it."""

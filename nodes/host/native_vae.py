@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.sd
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from torch import Tensor
 from ...mmaudio_core.errors import InputError
 from ...mmaudio_core.spec.timing import MIN_DURATION_S
 from .memory import compute_device, precision_dtype
+from .patcher import WholePatcher
 from .sound import SoundModule, load_sound_module
 
 HOST_RATE_HZ = 44_100
@@ -43,7 +43,7 @@ class MMAudioVAE(comfy.sd.VAE):
         self.audio_sample_rate = self.audio_sample_rate_output = HOST_RATE_HZ
         self.size = None
         self.device = compute_device()
-        self.patcher = comfy.model_patcher.ModelPatcher(
+        self.patcher = WholePatcher(
             self.first_stage_model,
             load_device=self.device,
             offload_device=comfy.model_management.vae_offload_device(),

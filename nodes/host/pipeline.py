@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from ...mmaudio_core.errors import WeightsError
+from ...mmaudio_core.pipeline.memory import flow_bytes
 from ...mmaudio_core.pipeline.sample import SampleSettings, sample_latents
 from ...mmaudio_core.transformer.model import FlowNetwork
 from ...mmaudio_core.types import Audio, Features, Mel, VideoFrames
 from ...mmaudio_core.weights.build import load_part
-from .activations import activation_bytes
 from .encoders import Encoders
 from .memory import Placed, precision_dtype
 from .sound import SoundModule, load_sound_module
@@ -98,7 +98,7 @@ class Chain:
         audio = net.module.spec.audio
         batch = min(len(request.seeds), request.settings.batch_size)
         tokens = round(covered_s * audio.latent_rate_hz) + 1
-        network: FlowNetwork = net.use(int(activation_bytes(net.module.spec, batch, tokens, self.flow.dtype)))
+        network: FlowNetwork = net.use(flow_bytes(net.module.spec, batch, tokens, self.flow.dtype))
         latents = sample_latents(network, features, covered_s, request.seeds, negative, request.settings, progress)
         sound = self.sound.placed(audio.name)
         module: SoundModule = sound.use(int(sound.module.decode_bytes(latents.tokens.shape[1])))
