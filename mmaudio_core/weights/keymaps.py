@@ -14,8 +14,8 @@ import torch
 
 from ..errors import WeightsError
 
-SHARED_PREFIXES = ("module.", "_orig_mod.", "model.", "clip_model.", "generator.")
-"""Taken off when every name in the file has it (data-parallel training, compiled modules, wrappers)."""
+SHARED_PREFIXES = ("module.", "_orig_mod.", "model.", "clip_model.", "generator.", "diffusion_model.")
+"""Taken off when every name in the file has it (data-parallel training, compiled modules, wrappers, saved by a host)."""
 
 VISUAL_PREFIX = "vfeat_extractor."
 """Before every name of Synchformer's visual tower in the published file."""

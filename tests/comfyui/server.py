@@ -48,6 +48,7 @@ class Server:
     options: tuple[str, ...] = ()
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
     packs: dict[str, Path] = field(default_factory=lambda: {PACK: ROOT, "stand-in": STAND_IN})
 
     @property
@@ -73,7 +74,7 @@ class Server:
         command = [self.python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(self.port), "--log-stdout"]
         command += ["--base-directory", str(self.base), "--disable-api-nodes", "--disable-auto-launch"]
         command += ["--database-url", f"sqlite:///{database}", *self.options]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", **self.environment}
         with open(self.base / "server.log", "wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.comfy, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment

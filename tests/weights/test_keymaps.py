@@ -53,7 +53,7 @@ def test_damaged_weight_norm_is_named():
         normalise({**pair, "c.weight_g": torch.ones(3, 1, 1)}, "vocoder")
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.module."])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.module.", "model.diffusion_model."])
 @pytest.mark.parametrize("kind", ["flow", "vae", "vocoder", "synchformer", "clip"])
 def test_prefixes_that_all_names_share(prefix, kind):
     assert set(normalise({prefix + name: tensor for name, tensor in tiny(kind).items()}, kind)) == set(tiny(kind))
