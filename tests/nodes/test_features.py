@@ -82,6 +82,8 @@ def test_few_videos_are_remembered(host: Host, encoders: Any, counted: list[str]
 def test_text_loads_no_visual_tower(host: Host, encoders: Any, counted: list[str]) -> None:
     host.run("EncodePrompt", encoders=encoders, prompt="rain", negative_prompt="music")
     assert encoders.loaded() == ("clip text",)
+    placed = [patcher.model for patcher, _, _ in host.fake("comfy.model_management").loaded]
+    assert not [name for model in placed for name, _ in model.named_parameters() if "visual." in name]
     assert counted == ["encode_text"]
     host.run("EncodePrompt", encoders=encoders)
     assert counted == ["encode_text"]
