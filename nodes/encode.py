@@ -22,6 +22,12 @@ FPS_TOOLTIP = (
 )
 
 
+def text_input(input_id: str, tooltip: str) -> Any:
+    """A box for a prompt, which says what it is for while it is empty; choices such as {rain|wind} are drawn by the page."""
+    hint = input_id.replace("_", " ")
+    return io.String.Input(input_id, multiline=True, default="", placeholder=hint, dynamic_prompts=True, tooltip=tooltip)
+
+
 def visual_inputs() -> list[Any]:
     """VIDEO, or images with fps; shared with the all-in-one node."""
     return [
@@ -131,15 +137,8 @@ class EncodePrompt(io.ComfyNode):
             "features it is text to audio. The negative side has its text and no video, as MMAudio was trained.",
             inputs=[
                 sockets.Encoders.Input("encoders", tooltip="Of MMAudio: Load Encoders or Load Variant."),
-                io.String.Input(
-                    "prompt", multiline=True, default="", tooltip="What should be heard; may stay empty with a video."
-                ),
-                io.String.Input(
-                    "negative_prompt",
-                    multiline=True,
-                    default="",
-                    tooltip="What should not be heard, such as music or speech; may stay empty.",
-                ),
+                text_input("prompt", "What should be heard; may stay empty with a video."),
+                text_input("negative_prompt", "What should not be heard, such as music or speech; may stay empty."),
                 sockets.Features.Input(
                     "features", optional=True, tooltip="Of MMAudio: Extract Features; leave it for text only."
                 ),

@@ -11,7 +11,7 @@ from ..mmaudio_core.pipeline.sample import SampleSettings
 from ..mmaudio_core.types import Features
 from . import sockets
 from .decode import MODES, check_mode, pick_take
-from .encode import span_inputs, visual_frames, visual_inputs
+from .encode import span_inputs, text_input, visual_frames, visual_inputs
 from .host.errors import plainly
 from .host.graph import graph_builder, nothing
 from .preview import player_input, preview
@@ -55,12 +55,8 @@ class Generate(io.ComfyNode):
             description="Sound for a VIDEO, for images with fps, for a single image, or for a prompt alone, and the video with "
             "it. Connect MMAudio: Load Pipeline to share a loaded variant between several of these.",
             inputs=[
-                io.String.Input(
-                    "prompt", multiline=True, default="", tooltip="What should be heard; may stay empty with a video."
-                ),
-                io.String.Input(
-                    "negative_prompt", multiline=True, default="", tooltip="What should not be heard; may stay empty."
-                ),
+                text_input("prompt", "What should be heard; may stay empty with a video."),
+                text_input("negative_prompt", "What should not be heard; may stay empty."),
                 *variant_inputs(),
                 seed_input(),
                 *sampling_inputs(),
