@@ -16,7 +16,7 @@ from .host.errors import plainly
 from .host.graph import graph_builder, nothing
 from .preview import player_input, preview
 from .sample import MAX_SEED, sampling_inputs, seed_input
-from .variant import FETCH, variant_inputs
+from .variant import FETCH, files_stamp, variant_inputs
 
 
 class LoadPipeline(io.ComfyNode):
@@ -32,6 +32,10 @@ class LoadPipeline(io.ComfyNode):
             inputs=variant_inputs(),
             outputs=[sockets.Pipeline.Output(display_name="pipeline")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, variant: str | None = None, precision: str | None = None, **_: Any) -> str:
+        return files_stamp(variant, precision)
 
     @classmethod
     @plainly

@@ -47,6 +47,10 @@ class LoadModel(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, model_file: str | None = None, **_: Any) -> str:
+        return folders.stamp_of(model_file)
+
+    @classmethod
     @plainly
     def execute(cls, model_file: str, precision: str) -> io.NodeOutput:
         from .host.native_model import load_native_model
@@ -73,6 +77,10 @@ class LoadVAE(io.ComfyNode):
             ],
             outputs=[io.Vae.Output(display_name="vae")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, vae_file: str | None = None, vocoder_file: str | None = None, **_: Any) -> list[str]:
+        return [folders.stamp_of(vae_file), folders.stamp_of(vocoder_file)]
 
     @classmethod
     @plainly
@@ -102,6 +110,10 @@ class LoadEncoders(io.ComfyNode):
             ],
             outputs=[sockets.Encoders.Output(display_name="encoders")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, clip_file: str | None = None, synchformer_file: str | None = None, **_: Any) -> list[str]:
+        return [folders.stamp_of(clip_file), folders.stamp_of(synchformer_file)]
 
     @classmethod
     @plainly
@@ -135,6 +147,12 @@ class LoadLoRA(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="model")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_file: str | None = None, **_: Any) -> str:
+        from .host.loras import lora_stamp
+
+        return lora_stamp(lora_file)
 
     @classmethod
     @plainly

@@ -34,6 +34,13 @@ def variant_inputs() -> list[Any]:
     ]
 
 
+def files_stamp(variant: str | None, precision: str | None) -> str:
+    """What tells the host's cache that other files than before would be loaded."""
+    from .host.variants import stamp_of
+
+    return stamp_of(variant, precision)
+
+
 class LoadVariant(io.ComfyNode):
     """MODEL, VAE and encoders of one variant."""
 
@@ -54,6 +61,10 @@ class LoadVariant(io.ComfyNode):
                 sockets.Encoders.Output(display_name="encoders"),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, variant: str | None = None, precision: str | None = None, **_: Any) -> str:
+        return files_stamp(variant, precision)
 
     @classmethod
     @plainly

@@ -75,6 +75,20 @@ def names_of(kind: str) -> list[str]:
     return [*fitting, EMBEDDED_NAME]
 
 
+def stamp(path: Path | None) -> str:
+    """What tells a file's content from a later one under the same name, for the host's cache; "" where there is no file."""
+    try:
+        status = path.stat() if path is not None else None
+    except OSError:
+        return ""
+    return "" if status is None else f"{path} {status.st_mtime_ns} {status.st_size}"
+
+
+def stamp_of(name: str | None) -> str:
+    """The stamp of the file that a widget's ``name`` stands for."""
+    return stamp(listed().get(name)) if name else ""
+
+
 def file_of(name: str, kind: str) -> Path:
     """The file that a widget's ``name`` stands for.
 

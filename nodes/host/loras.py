@@ -9,6 +9,7 @@ from typing import Any
 
 from ...mmaudio_core.errors import WeightsError
 from ...mmaudio_core.weights.lora import check_lora, looks_like_lora
+from .folders import stamp
 
 log = logging.getLogger("mmaudio")
 
@@ -36,6 +37,14 @@ def lora_names() -> list[str]:
     except Exception:  # a list in a menu must never keep the pack from loading
         log.exception("The LoRA folder could not be searched.")
     return names or [""]
+
+
+def lora_stamp(name: str | None) -> str:
+    """What tells the LoRA from a later one under the same name; "" where there is none."""
+    import folder_paths
+
+    path = folder_paths.get_full_path(FOLDER, name) if name else None
+    return stamp(Path(path)) if path else ""
 
 
 def with_lora(model: Any, name: str, strength: float) -> Any:

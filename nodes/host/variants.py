@@ -60,6 +60,17 @@ def files_of(variant: str, download: bool, precision: str, progress: Any = None)
         ) from None
 
 
+def stamp_of(variant: str | None, precision: str | None) -> str:
+    """What tells the files of a variant from others that may take their place; "" for the embedded one, or where some miss."""
+    if not variant or variant in (folders.EMBEDDED_NAME, EMBEDDED):
+        return ""
+    try:
+        files = choose(folders.found_parts(), variant, precision_dtype(precision or "auto"))
+    except (InputError, WeightsError):
+        return ""
+    return " ".join(folders.stamp(path) for path in files.values())
+
+
 def _fetch(variant: str, kinds: list[str], half: bool, progress: Any) -> None:
     from ...mmaudio_core.weights.hub import download
 

@@ -91,6 +91,28 @@ def test_two_variants_in_one_graph_give_what_each_gives_alone(server: Server) ->
     assert not torch.allclose(results["1_tiny"], results["1_other"], atol=0.1)
 
 
+def test_a_replaced_file_is_loaded_anew(server: Server) -> None:
+    """The same graph, another file under the same name; and the same file again comes from the host's cache."""
+    path = server.base / "models/mmaudio/made_up_replaced.safetensors"
+    results, cached = [], []
+    for seed in ("a", "a", "b"):
+        if not path.exists() or seed == "b":
+            write_flow(path, OTHER, seed)
+        graph = Graph()
+        model = (graph.ours("LoadModel", model_file=path.name), 0)
+        prompt = graph.ours("EncodePrompt", encoders=(graph.ours("LoadEncoders"), 0), prompt="rain")
+        latent = (graph.ours("EmptyLatent", model=model), 0)
+        node = graph.ours("Sampler", model=model, positive=(prompt, 0), negative=(prompt, 1), latent=latent, seed=4)
+        graph.dump((node, 0), "replaced")
+        entry = server.wait(server.queue(graph.prompt))
+        assert entry["status"]["status_str"] == "success"
+        cached.append(next(values["nodes"] for name, values in entry["status"]["messages"] if name == "execution_cached"))
+        results.append(torch.load(server.base / "output/replaced.pt")["samples"])
+    assert [model[0] in nodes for nodes in cached] == [False, True, False]
+    assert torch.equal(results[0], results[1])
+    assert not torch.allclose(results[0], results[2], atol=0.1)
+
+
 def test_memory_stays_flat_over_fifty_runs(server: Server) -> None:
     for seed in range(10):
         server.run(text_chain(100 + seed, sampler="ours" if seed % 2 else "ksampler").prompt)
