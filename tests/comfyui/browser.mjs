@@ -110,11 +110,14 @@ const steps = {
     await page.getByText(pack, { exact: false }).first().click({ timeout: 10000 });
     await page.waitForTimeout(3000);
     if (out) await page.screenshot({ path: out });
-    return page.evaluate((name) => {
-      const pictures = [...document.querySelectorAll('img')].filter((i) => decodeURIComponent(i.src).includes(name));
-      return { text: document.body.innerText, pictures: pictures.map((i) => [i.src, i.naturalWidth]) };
-    }, pack);
+    return steps.words(page);
   },
+
+  // All that can be read on the page, and every picture with what it says of itself and its size.
+  words: (page) => page.evaluate(() => ({
+    text: document.body.innerText,
+    pictures: [...document.querySelectorAll('img')].map((i) => [`${i.alt} ${i.src}`, i.naturalWidth, i.naturalHeight]),
+  })),
 
   // A picture of the page as it stands, for a look at what went wrong.
   screen: async (page, { out }) => { await page.screenshot({ path: out }); return {}; },

@@ -2,7 +2,7 @@
 
 // Loads the sheet's prompt, puts nodes, group boxes and the note in their places; the workflow file and its API prompt.
 export async function drawSheet(sheet) {
-  const GAP_X = 90, GAP_Y = 44, PAD = 20, TITLE = 30, BOX_TITLE = 44, TOP = 100;
+  const GAP_X = 90, GAP_Y = 66, PAD = 20, FOOT = 40, TITLE = 30, BOX_TITLE = 44, TOP = 100;
   const { app, LiteGraph } = window;
   await app.loadApiJson(sheet.prompt, sheet.name);
   await new Promise((done) => setTimeout(done, 1500));
@@ -20,14 +20,14 @@ export async function drawSheet(sheet) {
     const box = new (LiteGraph.LGraphGroup ?? window.LGraphGroup)(column.title);
     graph.add(box);
     box.pos = [x - PAD, TOP - TITLE - BOX_TITLE];
-    box.size = [column.width + 2 * PAD, bottom - TOP + TITLE + BOX_TITLE + PAD];
+    box.size = [column.width + 2 * PAD, bottom - TOP + TITLE + BOX_TITLE + FOOT];
     box.color = '#88a8c0';
     box.font_size = 22;
     if (index === 0) {
       const note = LiteGraph.createNode('MarkdownNote');
       graph.add(note);
       note.title = 'Read me';
-      note.pos = [x, bottom + PAD + TITLE + 30];
+      note.pos = [x, bottom + FOOT + TITLE + 30];
       note.setSize([column.width, sheet.note_height]);
       note.widgets[0].value = sheet.note;
       note.color = '#432';
@@ -68,7 +68,7 @@ export async function readState() {
     if (player.readyState < 1) await new Promise((done) => { player.onloadedmetadata = done; setTimeout(done, 5000); });
     const before = player.currentTime;
     const fault = await player.play().then(() => null, (e) => e.message);
-    await new Promise((done) => setTimeout(done, 600));
+    for (let i = 0; i < 50 && player.currentTime - before < 0.2; i += 1) await new Promise((done) => setTimeout(done, 100));
     player.pause();
     const advanced = player.currentTime - before;
     player.currentTime = 0;
