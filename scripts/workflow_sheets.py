@@ -148,8 +148,8 @@ def all_in_one(sheet: Sheet) -> None:
 
 def after_video_generation(sheet: Sheet) -> None:
     sheet.note = (
-        "**Sound for what a video model made.** The first two nodes stand in for your video model: connect the IMAGE output of "
-        "its *VAE Decode* instead. Type its frame rate once in *Frames per second* (Wan 16, LTX 24 or 25, Hunyuan 24): 81 "
+        "**Sound for what a video model made.** The first three nodes stand in for your video model: connect the IMAGE output "
+        "of its *VAE Decode* instead. Type its frame rate once in *Frames per second* (Wan 16, LTX 24 or 25, Hunyuan 24): 81 "
         f"frames at 16 fps are 5.06 s, and so long is the sound.\n\n{VARIANT_WORDS}"
     )
     sheet.column("Your video model")

@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { createRequire } from 'node:module';
-import { drawSheet, graphBox, nodeBox, readState, watchRun } from './page.mjs';
+import { allShow, drawSheet, graphBox, nodeBox, readState, watchRun } from './page.mjs';
 
 const { chromium } = createRequire(path.join(process.env.PLAYWRIGHT_DIR ?? '.', 'x.js'))('playwright-core');
 const job = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'));
@@ -67,7 +67,10 @@ const steps = {
   // A workflow file: node types that are missing, and the API prompt the page makes of it.
   load: async (page, { workflow, name }) => {
     await page.evaluate(([w, n]) => window.app.loadGraphData(w, true, true, n), [workflow, name]);
-    await page.waitForTimeout(1500);
+    await page.waitForTimeout(1000);
+    // Nodes out of sight show nothing.
+    await page.evaluate(() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView'));
+    await page.waitForTimeout(1000);
     return page.evaluate(async () => ({
       missing: window.app.graph._nodes.map((n) => n.type).filter((t) => !(t in window.LiteGraph.registered_node_types)),
       prompt: (await window.app.graphToPrompt()).output,
@@ -82,7 +85,9 @@ const steps = {
     const inner = button.locator('button').first();
     await ((await inner.count()) ? inner : button).click();
     const result = await ended;
-    await page.waitForTimeout(2500);
+    const showing = Object.values(result.outputs).filter(({ output }) => output?.audio || output?.images).map(({ on }) => on);
+    await page.waitForFunction(allShow, showing, { timeout: 20000 }).catch(() => {}); // what is missing is in `shown`
+    await page.waitForTimeout(1000);
     return { ...result, shown: await page.evaluate(readState) };
   },
 
@@ -104,7 +109,7 @@ const steps = {
 
   // The template browser: which titles and pictures it shows for the pack.
   templates: async (page, { pack, out = null }) => {
-    await page.setViewportSize({ width: 1600, height: 1000 });
+    await page.setViewportSize({ width: 1600, height: 1800 }); // thumbnails out of sight are not loaded
     await page.evaluate(() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates'));
     await page.waitForTimeout(2500);
     await page.getByText(pack, { exact: false }).first().click({ timeout: 10000 });

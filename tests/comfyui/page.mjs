@@ -62,6 +62,16 @@ export function watchRun(timeoutMs) {
   });
 }
 
+// Whether each of the nodes shows a picture or has a player with something to play.
+export function allShow(ids) {
+  return ids.every((id) => {
+    const node = window.app.graph.getNodeById(Number(id));
+    const elements = (node?.widgets ?? []).map((widget) => widget.element).filter(Boolean);
+    const players = elements.flatMap((e) => (e.matches('audio, video') ? [e] : [...e.querySelectorAll('audio, video')]));
+    return !node || node.imgs?.length || players.some((player) => player.src || player.currentSrc);
+  });
+}
+
 // What every node shows: pictures, and sound and video players with what they hold and whether they play.
 export async function readState() {
   const played = async (player) => {
@@ -111,6 +121,6 @@ export async function nodeBox([type, width]) {
   node.pos = [0, 0];
   await new Promise((done) => setTimeout(done, 600));
   const size = node.computeSize();
-  node.setSize([Math.max(size[0], width), size[1]]);
+  node.setSize([Math.max(size[0], width, 8 * node.title.length + 50), size[1]]); // titles are cut where they do not fit
   return [0, -30, node.size[0], node.size[1] + 30];
 }

@@ -192,6 +192,9 @@ def test_template_browser(gallery: Server) -> None:
 @pytest.mark.usefixtures("page")
 def test_pictures_of_newer_nodes(gallery: Server) -> None:
     """Newer pages can draw nodes as parts of the page; there too our nodes show a picture and not a broken video."""
+    version = gallery.get("/system_stats")["system"]["comfyui_version"]
+    if tuple(int(part) for part in version.split(".")[:2]) < (0, 4):
+        pytest.skip(f"in ComfyUI {version} such nodes are an unfinished experiment")
     for name, kind in (("all_in_one", "MMAudioGraphGenerate"), ("video_to_audio", "MMAudioGraphDecode")):
         gallery.post("/free", {"free_memory": True})
         steps = [{"do": "setting", "key": "Comfy.VueNodes.Enabled", "value": True}]
