@@ -18,6 +18,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
     ("spec",),
     ("types",),
+    ("kernels", "attention"),
     ("layers", "media", "sampling", "metrics"),
     ("features", "transformer", "autoencoder", "vocoder"),
     ("weights",),
@@ -27,7 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 HOST_NAMES = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes"}
-HEAVY = ("torch", "torchaudio", "torchvision", "av", "open_clip", "numpy", "huggingface_hub", "safetensors", "tqdm")
+HEAVY = ("torch", "triton", "torchaudio", "torchvision", "av", "open_clip", "numpy", "huggingface_hub", "safetensors", "tqdm")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
 
 

@@ -1,0 +1,1 @@
+"""Kernels, each with its plain PyTorch reference under one stem."""
