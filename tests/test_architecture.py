@@ -155,12 +155,12 @@ def test_import_takes_nothing_heavy_with_it(module: str) -> None:
 
 
 def test_core_imports_with_every_optional_package_broken(tmp_path: Path) -> None:
-    """torchaudio, open_clip, av, huggingface_hub, safetensors, torchvision: each raises at import; all modules still import."""
-    broken = ("torchaudio", "open_clip", "av", "huggingface_hub", "safetensors", "torchvision")
+    """Each of them raises at import; all modules still import but the Triton kernels, which are imported where Triton works."""
+    broken = ("torchaudio", "open_clip", "av", "huggingface_hub", "safetensors", "torchvision", "triton")
     for name in broken:
         (tmp_path / f"{name}.py").write_text(f"raise OSError('{name} is broken here')")
     names = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in sources("mmaudio_core")]
-    wanted = [n for n in names if not n.endswith("__main__")]
+    wanted = [n for n in names if not n.endswith("__main__") and not n.startswith("mmaudio_core.kernels.triton.")]
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport importlib\nfor n in {wanted!r}: importlib.import_module(n)"
     )
