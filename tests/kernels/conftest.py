@@ -1,0 +1,37 @@
+"""Memory that a kernel's launcher asks for is full of NaN here, so that an element that no kernel wrote fails its test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+
+def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``allocate``, but with every element NaN, or the smallest number of an integer type."""
+
+    def allocate_poisoned(*args: Any, **kwargs: Any) -> Tensor:
+        made = allocate(*args, **kwargs)
+        with torch.no_grad():
+            made.fill_(
+                float("nan") if made.is_floating_point() else 0 if made.dtype == torch.bool else torch.iinfo(made.dtype).min
+            )
+        return made
+
+    return allocate_poisoned
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of torch's functions that allocate without writing; launchers call them as ``torch.empty`` and the like."""
+    for owner, name in (
+        (torch, "empty"),
+        (torch, "empty_like"),
+        (torch, "empty_strided"),
+        (Tensor, "new_empty"),
+        (Tensor, "new_empty_strided"),
+    ):
+        monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
