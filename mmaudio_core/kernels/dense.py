@@ -16,7 +16,10 @@ USUAL_ROWS = 512
 
 
 class Dense:
-    """y = x W^T + b for x (..., K), weight (N, K), bias (N,) or None. Packed for oneDNN on a CPU in float32, a view elsewhere."""
+    """y = x W^T + b for x (..., K), weight (N, K), bias (N,) or None.
+
+    Packed for oneDNN, a copy, on a CPU in float32; the weight itself elsewhere.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, rows: int = USUAL_ROWS) -> None:
         weight = weight.detach()

@@ -35,8 +35,10 @@ def linear(x: Tensor, packed: Any, bias: Tensor | None) -> Tensor:
 def pack_conv(weight: Tensor, dilation: int, padding: int, length: int) -> Any:
     """``weight`` (O, C, kernel) packed for inputs of about ``length``; other lengths work too."""
     flat = weight.detach()[:, :, None].contiguous(memory_format=torch.channels_last)
-    reorder = torch._C._nn.mkldnn_reorder_conv2d_weight  # type: ignore[attr-defined]
-    return reorder(flat.to_mkldnn(), [0, padding], [1, 1], [1, dilation], 1, [1, weight.shape[1], 1, length])
+    native: Any = torch._C._nn
+    return native.mkldnn_reorder_conv2d_weight(
+        flat.to_mkldnn(), [0, padding], [1, 1], [1, dilation], 1, [1, weight.shape[1], 1, length]
+    )
 
 
 def conv(x: Tensor, packed: Any, bias: Tensor | None, dilation: int, padding: int) -> Tensor:

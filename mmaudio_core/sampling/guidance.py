@@ -9,7 +9,7 @@ from torch import Tensor
 
 C = TypeVar("C")
 Velocity = Callable[[Tensor, Tensor], Tensor]
-"""(x, t) -> dx/dt; x (B, L, C), t a scalar tensor."""
+"""(x, t) -> dx/dt; x (B, L, C), t a scalar tensor on the CPU."""
 
 
 def guided(network: Callable[[Tensor, Tensor, C], Tensor], conditions: C, empty: C | None, strength: float) -> Velocity:

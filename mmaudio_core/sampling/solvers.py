@@ -25,7 +25,7 @@ def euler(velocity: Velocity, x: Tensor, steps: int = 25, progress: Progress | N
     times = torch.linspace(start, 1, steps + 1)
     for i in range(steps):
         t, t_next = times[i], times[i + 1]
-        x = x + float(t_next - t) * velocity(x, t.to(x.device))
+        x = x + float(t_next - t) * velocity(x, t)
         if progress:
             progress(i + 1, steps)
     return x
@@ -66,7 +66,7 @@ def dormand_prince(
     state, t = x.cpu().double(), start
 
     def slope(y: Tensor, time: float) -> Tensor:
-        return velocity(y.to(x.dtype).to(x.device), torch.tensor(time, dtype=torch.float32, device=x.device)).cpu().double()
+        return velocity(y.to(x.dtype).to(x.device), torch.tensor(time, dtype=torch.float32)).cpu().double()
 
     first = slope(state, start)
     if not torch.isfinite(first).all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +15,23 @@ class Conditions:
     """Step-independent inputs of the flow network.
 
     clip: (B, V, D) projected visual tokens; clip_pooled: (B, D).
-    sync: (B, L, D) projected sync tokens, brought to the latent length.
+    sync_rows: (B, S, D) projected sync tokens; sync_index: int64 (L,), the row of each latent token.
     text: (B, T, D) projected text tokens; text_pooled: (B, D).
+    sync_is_empty: whether the sync tokens stand for a missing input.
     """
 
     clip: Tensor
     clip_pooled: Tensor
-    sync: Tensor
+    sync_rows: Tensor
+    sync_index: Tensor
     text: Tensor
     text_pooled: Tensor
+    sync_is_empty: bool = False
+
+    @cached_property
+    def sync(self) -> Tensor:
+        """(B, L, D): the sync tokens brought to the latent length."""
+        return self.sync_rows.index_select(1, self.sync_index)
 
     @property
     def batch(self) -> int:

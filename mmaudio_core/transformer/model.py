@@ -107,7 +107,7 @@ class FlowNetwork(nn.Module):
         clip = self._filled("clip", features.clip, self.empty_clip_feat, batch, lengths.clip, spec.clip_dim)
         sync = self._filled("sync", features.sync, self.empty_sync_feat, batch, lengths.sync, spec.sync_dim)
         text = self._filled("text", features.text, self.empty_string_feat, batch, spec.text_tokens, spec.text_dim)
-        return self.project(clip, sync, text, lengths.latent)
+        return self.project(clip, sync, text, lengths.latent, sync_is_empty=features.sync is None)
 
     def _filled(self, name: str, feature: Tensor | None, empty: Tensor, batch: int, tokens: int, width: int) -> Tensor:
         if feature is None:
@@ -120,7 +120,9 @@ class FlowNetwork(nn.Module):
             )
         return feature.to(self.device, self.dtype).expand(batch, -1, -1)
 
-    def project(self, clip: Tensor, sync: Tensor, text: Tensor, latent_tokens: int) -> Conditions:
+    def project(
+        self, clip: Tensor, sync: Tensor, text: Tensor, latent_tokens: int, sync_is_empty: bool = False
+    ) -> Conditions:
         """Features (B, V, clip width), (B, S, sync width), (B, T, text width) -> ``Conditions``."""
         sync = (sync.unflatten(1, (-1, SYNC_TOKENS_PER_SEGMENT)) + self.sync_pos_emb.to(sync)).flatten(1, 2)
         clip = self.clip_input_proj(clip)
@@ -130,9 +132,11 @@ class FlowNetwork(nn.Module):
         return Conditions(
             clip=clip,
             clip_pooled=self.clip_cond_proj(clip.mean(dim=1)),
-            sync=sync.index_select(1, index),
+            sync_rows=sync,
+            sync_index=index,
             text=text,
             text_pooled=self.text_cond_proj(text.mean(dim=1)),
+            sync_is_empty=sync_is_empty,
         )
 
     def forward(self, latent: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
@@ -142,6 +146,7 @@ class FlowNetwork(nn.Module):
     def velocity(self, latent: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """What ``forward`` computes; samplers call it by this name, since a host's subclass has a ``forward`` of its own."""
         clip, text = conditions.clip, conditions.text
+        t = t.to(latent.device)
         x = self.audio_input_proj(latent.to(clip.dtype))
         rope = rotations(x.shape[1], clip.shape[1], x.device)
 
