@@ -51,4 +51,4 @@ def expect_close(actual: Tensor, expected: Tensor, float32_steps: float = 16.0, 
 def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0, scale: float = 1.0) -> Tensor:
     """Normal numbers on ``DEVICE``, the same on every machine."""
     generator = torch.Generator().manual_seed(seed)
-    return (scale * torch.randn(*shape, generator=generator)).to(DEVICE, dtype)
+    return (scale * torch.randn(shape, generator=generator)).to(DEVICE, dtype)
