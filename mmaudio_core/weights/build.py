@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from ..errors import WeightsError
+from ..layers.float8 import put_float8, quantize
 from ..spec.model import CLIPSpec, FlowSpec, PartSpec, SynchformerSpec, VAESpec, VocoderSpec
+from .fp8 import check_storage, store_in_float8_
 from .parts import Part, open_part
 from .registry import PHRASES, belongs
 from .safetensors_file import ByteProgress
@@ -32,6 +34,8 @@ def load_part(
     image: bool = True,
     text: bool = True,
     fold: bool = True,
+    encoder: bool = True,
+    storage: str | None = None,
     progress: ByteProgress | None = None,
     build: Callable[[Any], nn.Module] | None = None,
 ) -> tuple[nn.Module, PartSpec]:
@@ -43,30 +47,43 @@ def load_part(
     the loading proceeds, so memory holds the result and about 256 MB more.
 
     ``expect`` is the variant that is needed ("large_44k_v2", or "16k" / "44k" for VAE and vocoder). ``image`` and ``text``
-    choose CLIP's towers; the other is neither built nor read. ``fold`` normalises a VAE's weights for inference. ``progress``
-    gets (bytes loaded, in all). ``build`` makes the module from its configuration instead of us, on the meta device.
+    choose CLIP's towers, and ``encoder`` whether a VAE gets its encoder; what is not wanted is neither built nor read. ``fold``
+    normalises a VAE's weights for inference. ``storage`` "fp8" keeps the large weights of flow network, CLIP or Synchformer in
+    8 bits, to be computed with in ``dtype`` (``weights/fp8.py``). ``progress`` gets (bytes loaded, in all). ``build`` makes the
+    module from its configuration instead of us, on the meta device.
 
     Returns the module in eval mode without gradients, and its configuration.
 
     Raises:
         WeightsError: the file is not what belongs there, or tensors are missing, surplus or of a wrong shape (named).
+        InputError: for a ``storage`` that the part or the device does not have.
     """
+    device = torch.device(device)
+    check_storage(storage, device)
     part = open_part(path, kind)
     _check_variant(part, expect)
+    spec = part.detected.spec
     with torch.device("meta"):
-        module = build(part.detected.spec) if build else build_module(part.detected.spec, image=image, text=text)
-    tensors = part.tensors if kind != "clip" else _towers(part.tensors, image, text)
-    _fill(module, tensors, part, dtype or usual_dtype(tensors.values()), torch.device(device), progress)
+        module = build(spec) if build else build_module(spec, image=image, text=text, encoder=encoder)
+    tensors = part.tensors
+    if kind == "clip":
+        tensors = {name: value for name, value in tensors.items() if (image if name.startswith("visual.") else text)}
+    elif kind == "vae" and not encoder:
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("encoder.")}
+    _fill(module, tensors, part, dtype or usual_dtype(tensors.values()), device, storage, progress)
     module.requires_grad_(False).eval()
     if kind == "vae" and fold:
         vae: Any = module
         vae.fold_weights_()
         part.file.release()  # the raw weights are not needed again
-    return module, part.detected.spec
+    return module, spec
 
 
-def build_module(spec: PartSpec, *, image: bool = True, text: bool = True) -> nn.Module:
-    """The module that ``spec`` describes, with the weights its constructor gives (on the current default device)."""
+def build_module(spec: PartSpec, *, image: bool = True, text: bool = True, encoder: bool = True) -> nn.Module:
+    """The module that ``spec`` describes, with the weights its constructor gives (on the current default device).
+
+    CLIP without one of its towers, a VAE without its encoder, where so asked.
+    """
     if isinstance(spec, FlowSpec):
         from ..transformer.model import FlowNetwork
 
@@ -74,7 +91,10 @@ def build_module(spec: PartSpec, *, image: bool = True, text: bool = True) -> nn
     if isinstance(spec, VAESpec):
         from ..autoencoder.vae import VAE
 
-        return VAE(spec)
+        vae = VAE(spec)
+        if not encoder:
+            del vae.encoder
+        return vae
     if isinstance(spec, VocoderSpec):
         from ..vocoder.bigvgan import BigVGAN
 
@@ -104,10 +124,6 @@ def _check_variant(part: Part, expect: str | None) -> None:
     found = part.detected
     if expect is not None and found.variant != expect:
         raise WeightsError(f"{part.file.path} is {found.phrase}; {belongs(found.kind, expect)} ({expect}).")
-
-
-def _towers(tensors: Mapping[str, torch.Tensor], image: bool, text: bool) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in tensors.items() if (image if name.startswith("visual.") else text)}
 
 
 def check_names(slots: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], what: str) -> None:
@@ -143,16 +159,23 @@ def _fill(
     part: Part,
     dtype: torch.dtype,
     device: torch.device,
+    storage: str | None,
     progress: ByteProgress | None,
 ) -> None:
     slots = module.state_dict(keep_vars=True)
     check_names(slots, tensors, f"{part.file.path} ({PHRASES[part.detected.kind]}, {part.detected.variant})")
+    narrow = set(store_in_float8_(module, part.detected.kind, dtype) if storage else ())
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     loaded = converted = 0
     for name in list(tensors):
         source = tensors.pop(name)  # so that a converted source can go at once
-        value = source.to(device=device, dtype=dtype if source.is_floating_point() else None).contiguous()
-        _assign(module, name, value, slots[name])
+        wanted = dtype if source.is_floating_point() and name not in narrow else None
+        value = source.to(device=device, dtype=wanted).contiguous()
+        if name in narrow:
+            value, scale = quantize(value)  # where it will stay, which on a GPU is the faster place
+            put_float8(*_slot(module, name), value, scale)
+        else:
+            _assign(module, name, value, slots[name])
         if value.data_ptr() != source.data_ptr():
             converted += source.numel() * source.element_size()
         if converted >= RELEASE_EVERY:
@@ -166,9 +189,13 @@ def _fill(
     _no_meta(module, part, device)
 
 
+def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    owner, _, leaf = name.rpartition(".")
+    return module.get_submodule(owner), leaf
+
+
 def _assign(module: nn.Module, name: str, value: torch.Tensor, slot: torch.Tensor) -> None:
-    owner_name, _, leaf = name.rpartition(".")
-    owner = module.get_submodule(owner_name)
+    owner, leaf = _slot(module, name)
     if isinstance(slot, nn.Parameter):
         setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
     else:
