@@ -1,1 +1,5 @@
-"""Kernels in CUDA C++, compiled at run time."""
+"""Kernels in CUDA C++, compiled at run time by the compiler that torch brings: for NVIDIA GPUs without Triton."""
+
+from .runtime import available
+
+__all__ = ["available"]
