@@ -36,14 +36,16 @@ def main() -> int:
         parser.error("there is no CUDA device; run with --device cpu")
     dtype = DTYPES[options.dtype or ("bfloat16" if options.device == "cuda" else "float32")]
 
-    found = sorted(m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_") and m.name != "timing")
+    modules = {
+        m.name: importlib.import_module(f"{__package__}.{m.name}") for m in pkgutil.iter_modules(folder) if m.name[0] != "_"
+    }
+    found = sorted(name for name, module in modules.items() if hasattr(module, "run"))
     unknown = set(options.kernels) - set(found)
     if unknown:
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(found)}")
     print(f"{machine(options.device)}; {str(dtype).removeprefix('torch.')}{'; quick' if options.quick else ''}")
     for name in options.kernels or found:
-        module = importlib.import_module(f"{__package__}.{name}")
-        print(f"\n## {name}\n\n{table(module.run(options.device, dtype, options.quick))}", flush=True)
+        print(f"\n## {name}\n\n{table(modules[name].run(options.device, dtype, options.quick))}", flush=True)
     return 0
 
 

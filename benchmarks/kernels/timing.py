@@ -61,25 +61,35 @@ def kernel(kind: str, stem: str, name: str, device: str) -> Callable[..., Any] |
         return None
 
 
+def variants(
+    stem: str, name: str, reference: Callable[..., Result], device: str, kinds: Sequence[str] = ("triton", "cuda")
+) -> dict[str, Callable[..., Any] | None]:
+    """What there is of one function, ``measure``'s way: the reference eager and compiled, and its kernels."""
+    kernels = {kind: kernel(kind, stem, name, device) for kind in kinds}
+    return {"eager": reference, "compiled": compiled(reference, device), **kernels}
+
+
 def measure(
     case: str,
-    variants: Mapping[str, Callable[..., Result] | None],
+    functions: Mapping[str, Callable[..., Any] | None],
     inputs: Sequence[Any],
     moved_bytes: int,
     quick: bool = False,
     reference: Callable[..., Result] | None = None,
 ) -> list[Row]:
-    """A row for every variant that is not None, each called with ``inputs``.
+    """A row for every function that is not None, each called with ``inputs``.
 
-    ``reference`` (default: the first variant) gives the expected result from the inputs in float64. The inputs stay in the
+    ``reference`` (default: the first function) gives the expected result from the inputs in float64. The inputs stay in the
     GPU's cache between calls, as activations do inside the model; a rate above that of the memory says so.
     """
-    judge = reference or next(iter(variants.values()))
+    judge = reference or next(iter(functions.values()))
     assert judge is not None
+    if torch.cuda.is_available():
+        torch.compiler.reset()  # else a function stays eager after a few shapes
     with torch.no_grad():
         expected = judge(*(i.double() if isinstance(i, Tensor) and i.is_floating_point() else i for i in inputs))
         rows = []
-        for variant, function in variants.items():
+        for variant, function in functions.items():
             if function is None:
                 continue
             call_us, graph_us = time_us(lambda f=function: f(*inputs), quick)
