@@ -26,11 +26,11 @@ def _size(dtype: torch.dtype) -> int:
     return torch.empty((), dtype=dtype).element_size()
 
 
-def flow_bytes(spec: FlowSpec, batch: int, latent_tokens: int, dtype: torch.dtype) -> int:
-    """One evaluation of the flow network for ``batch`` samples of L tokens."""
+def flow_bytes(spec: FlowSpec, batch: int, latent_tokens: int, dtype: torch.dtype, fused: bool = False) -> int:
+    """One evaluation of the flow network for ``batch`` samples of L tokens; ``fused``: attention makes no score matrix."""
     tokens = latent_tokens * (1 + CLIP_FPS / spec.audio.latent_rate_hz) + spec.text_tokens
     # The projections of both guidance branches stay alive during every step.
-    elements = tokens * spec.width * FLOW_COPIES + SCORES * spec.heads * tokens**2
+    elements = tokens * spec.width * FLOW_COPIES + (0 if fused else SCORES * spec.heads * tokens**2)
     return int(batch * elements * _size(dtype))
 
 
@@ -61,9 +61,9 @@ def vae_bytes(spec: VAESpec, latent_tokens: int, dtype: torch.dtype) -> int:
     return int(elements * _size(dtype))
 
 
-def vocoder_bytes(spec: VocoderSpec, mel_frames: int) -> int:
+def vocoder_bytes(spec: VocoderSpec, mel_frames: int, frames_per_chunk: int = FRAMES_PER_CHUNK) -> int:
     """The vocoder on a clip of F frames, which it does in pieces."""
-    frames = min(mel_frames, FRAMES_PER_CHUNK + 2 * context_frames(spec))
+    frames = min(mel_frames, frames_per_chunk + 2 * context_frames(spec))
     samples = mel_frames * spec.audio.hop_samples * 4
     return int(frames * spec.audio.hop_samples * spec.width * VOCODER_BYTES_PER_SAMPLE_AND_CHANNEL) + samples
 
