@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import TracebackType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +12,9 @@ from torch import Tensor
 from ..errors import MediaError
 from ..spec.timing import MIN_DURATION_S, clip_frames, sync_frames
 from ..types import VideoFrames
-from .picking import FramePicker, settle_duration
+from .device_resize import DeviceResizer
+from .in_order import InOrder, default_workers
+from .picking import FramePicker, Picks, settle_duration
 from .resize import CLIP_SIZE, SYNC_SIZE, clip_frame, sync_frame
 
 Progress = Callable[[int, int], None]
@@ -24,6 +28,11 @@ class FrameBuffer:
         self._size = size
         self._data = torch.empty((max(capacity, 1), 3, size, size), dtype=torch.uint8)
         self._used = 0
+
+    @property
+    def used(self) -> int:
+        """Frames so far."""
+        return self._used
 
     def append(self, frame: Tensor, times: int) -> None:
         """Adds one uint8 (3, size, size) frame ``times`` times."""
@@ -42,14 +51,32 @@ class FrameBuffer:
         return frames if count == self._data.shape[0] else frames.clone()
 
 
+class _Resized(NamedTuple):
+    picks: Picks
+    clip: Tensor | None
+    sync: Tensor | None
+
+
 class FrameCollector:
-    """Feeds stamps to the picker and keeps what it takes, resized at once, so that memory holds no source frame.
+    """Feeds stamps to the picker and keeps what it takes, resized soon, so that memory holds few source frames.
+
+    A context manager: its threads end with it.
 
     asked_s: the asked duration, or ``None`` for the whole source.
+    progress: called in the caller's thread.
+    workers: threads that make pixels and resize them; ``None`` goes by the processors, 0 does it in the caller's thread.
+    device: where frames are resized; ``None`` is the CPU. Bit for bit the same everywhere.
     """
 
     def __init__(
-        self, asked_s: float | None, clip_size: int = CLIP_SIZE, sync_size: int = SYNC_SIZE, progress: Progress | None = None
+        self,
+        asked_s: float | None,
+        clip_size: int = CLIP_SIZE,
+        sync_size: int = SYNC_SIZE,
+        progress: Progress | None = None,
+        *,
+        workers: int | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         self._picker = FramePicker(asked_s)
         self._asked_s = asked_s
@@ -61,6 +88,16 @@ class FrameCollector:
         self._sync = FrameBuffer(sync_size, sync_total or 200)
         self._total = clip_total + sync_total
         self._progress = progress
+        resizer = None if device is None or torch.device(device).type == "cpu" else DeviceResizer(device)
+        self._to_clip = clip_frame if resizer is None else resizer.clip_frame
+        self._to_sync = sync_frame if resizer is None else resizer.sync_frame
+        self._jobs = InOrder(self._keep, default_workers() if workers is None else workers)
+
+    def __enter__(self) -> FrameCollector:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._jobs.__exit__(kind, error, trace)
 
     @property
     def done(self) -> bool:
@@ -72,23 +109,25 @@ class FrameCollector:
         """Whether no frame has been taken yet."""
         return self._picker.clip_count == 0 and self._picker.sync_count == 0
 
-    def feed(self, stamp_s: float, pixels: Callable[[], Tensor]) -> None:
-        """One frame in display order; ``pixels`` gives it as uint8 (3, H, W) and is called only if it is taken."""
+    def feed(self, stamp_s: float, pixels: Callable[[], Tensor], *, at_once: bool = False) -> None:
+        """One frame in display order; ``pixels`` gives it as uint8 (3, H, W) and is called only if it is taken.
+
+        at_once: ``pixels`` is called before this returns, and only resizing may come later.
+        """
         picks = self._picker.feed(stamp_s)
         if not picks:
             return
-        frame = pixels().unsqueeze(0)
-        if picks.clip:
-            self._clip.append(clip_frame(frame, self._clip_size)[0], picks.clip)
-        if picks.sync:
-            self._sync.append(sync_frame(frame, self._sync_size)[0], picks.sync)
-        if self._progress is not None:
-            self._progress(self._picker.clip_count + self._picker.sync_count, self._total)
+        if at_once:
+            frame = pixels()
+            self._jobs.submit(lambda: self._resize(frame, picks))
+        else:
+            self._jobs.submit(lambda: self._resize(pixels(), picks))
 
     def hold(self, end_s: float, pixels: Callable[[], Tensor]) -> None:
         """Lets the last frame, given by ``pixels``, stay until ``end_s``; the source then covers no more than that."""
         if self.done:
             return
+        self._jobs.drain()  # the last frame may be at work, and PyAV's frames bear one thread at a time
         self.feed(end_s, pixels)
         if self._asked_s is not None:
             self._asked_s = min(self._asked_s, end_s)
@@ -101,6 +140,7 @@ class FrameCollector:
         Raises:
             MediaError: when what is left is shorter than 0.64 s.
         """
+        self._jobs.drain()
         asked_s = covered_s if self._asked_s is None else self._asked_s
         duration_s, clip_count, sync_count = settle_duration(asked_s, self._picker.clip_count, self._picker.sync_count)
         if duration_s < MIN_DURATION_S:
@@ -109,3 +149,19 @@ class FrameCollector:
                 f"{MIN_DURATION_S:g} s are needed. Use a longer video."
             )
         return VideoFrames(self._clip.take(clip_count), self._sync.take(sync_count), duration_s, source)
+
+    def _resize(self, frame: Tensor, picks: Picks) -> _Resized:
+        batch = frame.unsqueeze(0)
+        return _Resized(
+            picks,
+            self._to_clip(batch, self._clip_size)[0] if picks.clip else None,
+            self._to_sync(batch, self._sync_size)[0] if picks.sync else None,
+        )
+
+    def _keep(self, resized: _Resized) -> None:
+        if resized.clip is not None:
+            self._clip.append(resized.clip, resized.picks.clip)
+        if resized.sync is not None:
+            self._sync.append(resized.sync, resized.picks.sync)
+        if self._progress is not None:
+            self._progress(self._clip.used + self._sync.used, self._total)

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,10 +18,11 @@ from ..spec.timing import check_duration
 from ..types import VideoFrames
 from .collect import FrameCollector, Progress
 from .opening import decode_tolerantly, open_media, pick_video_stream
-from .resize import CLIP_SIZE, SYNC_SIZE, clip_frame, to_uint8
+from .quantise import quantise
+from .resize import CLIP_SIZE, SYNC_SIZE, clip_frame
+from .rgb import frame_pixels
 from .rotation import display_matrix
 from .stamps import exact_start, no_frame_from
-from .video import frame_pixels
 
 Pixels: TypeAlias = Tensor | np.ndarray
 _FLOAT_LIMIT = 2.0
@@ -38,6 +40,8 @@ def frames_to_video(
     hold_last: bool = True,
     progress: Progress | None = None,
     source: str = "frames",
+    workers: int | None = None,
+    device: torch.device | str | None = None,
 ) -> VideoFrames:
     """What the two visual encoders see of frames shown at ``fps``: the same walk and resizing as for a file.
 
@@ -49,6 +53,7 @@ def frames_to_video(
         begin before it.
     hold_last: N frames cover N / fps seconds, so the last one stays until then: 200 frames at 25 fps give the full 8 s.
         ``False`` is the file rule of spec section 4, where a frame is gone after its stamp and the same frames give 7.96 s.
+    workers, device: as in ``read_video``; no pixel depends on them.
 
     Returns:
         clip uint8 (V, 3, clip_size, clip_size), sync uint8 (frames, 3, sync_size, sync_size).
@@ -62,21 +67,24 @@ def frames_to_video(
     start = exact_start(start_s)
     asked_s = None if duration_s is None else check_duration(duration_s)
     _check_batch(frames)
-    collector = FrameCollector(asked_s, clip_size, sync_size, progress)
+    # A generator may fill one buffer over and over, so its frames are copied before it goes on.
+    fleeting = not isinstance(frames, (Tensor, np.ndarray, list, tuple))
+    to_pixels = _copied_pixels if fleeting else pixels_to_uint8
     count, frame = 0, None
-    for frame in frames:
-        collector.feed(float(count / rate - start), lambda frame=frame: pixels_to_uint8(frame))  # type: ignore[misc]
-        count += 1
-        if collector.done:
-            break
-    if frame is None:
-        raise MediaError("There are no frames: at least 0.64 s of them are needed. Connect a video with frames.")
-    covered_s = float(count / rate - start)
-    if collector.empty:
-        raise no_frame_from(start, covered_s, source)
-    if hold_last:
-        collector.hold(covered_s, lambda: pixels_to_uint8(frame))
-    return collector.finish(covered_s, source)
+    with FrameCollector(asked_s, clip_size, sync_size, progress, workers=workers, device=device) as collector:
+        for frame in frames:
+            collector.feed(float(count / rate - start), partial(to_pixels, frame), at_once=fleeting)
+            count += 1
+            if collector.done:
+                break
+        if frame is None:
+            raise MediaError("There are no frames: at least 0.64 s of them are needed. Connect a video with frames.")
+        covered_s = float(count / rate - start)
+        if collector.empty:
+            raise no_frame_from(start, covered_s, source)
+        if hold_last:
+            collector.hold(covered_s, partial(to_pixels, frame))
+        return collector.finish(covered_s, source)
 
 
 def image_to_video_frames(
@@ -117,12 +125,17 @@ def pixels_to_uint8(frame: Pixels) -> Tensor:
         return tensor
     if not tensor.is_floating_point():
         raise MediaError(f"Frames are {tensor.dtype}; uint8 (0 to 255) or float (0 to 1) is needed.")
-    low, high = tensor.amin().item(), tensor.amax().item()
+    pixels, low, high = quantise(tensor)
     if not (math.isfinite(low) and math.isfinite(high)):
         raise MediaError("A frame holds NaN or infinite values; float frames must lie in [0, 1].")
     if high > _FLOAT_LIMIT:
         raise MediaError(f"A float frame reaches {high:g}; float frames must lie in [0, 1]. Divide by 255 or convert to uint8.")
-    return to_uint8(tensor)
+    return pixels
+
+
+def _copied_pixels(frame: Pixels) -> Tensor:
+    pixels = pixels_to_uint8(frame)
+    return pixels.clone() if frame.dtype in (torch.uint8, np.uint8) else pixels
 
 
 def _from_numpy(frame: np.ndarray) -> Tensor:

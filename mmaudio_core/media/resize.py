@@ -1,6 +1,7 @@
 """Resizing as both visual encoders were trained with it (spec section 4): bicubic, antialiased, on the 8-bit RGB frame.
 
-The rounding to 8 bits is part of what the encoders see, so it is never skipped. The 8-bit kernel exists on the CPU only.
+The rounding to 8 bits is part of what the encoders see, so it is never skipped. The 8-bit kernel exists on the CPU only;
+``device_resize`` gives the same pixels on other devices.
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ def sync_frame(frame: Tensor, size: int = SYNC_SIZE) -> Tensor:
 
     The longer side becomes int(size * long / short).
     """
-    height, width = frame.shape[-2:]
-    short, long = min(height, width), max(height, width)
-    longer = int(size * long / short)
-    new_height, new_width = (size, longer) if height <= width else (longer, size)
+    new_height, new_width, top, left = sync_geometry(frame.shape[-2], frame.shape[-1], size)
     resized = resize_bicubic(frame, new_height, new_width)
-    # Python's round: half to even, as in the published program's centre crop.
-    top = round((new_height - size) / 2.0)
-    left = round((new_width - size) / 2.0)
     return resized[..., top : top + size, left : left + size]
+
+
+def sync_geometry(height: int, width: int, size: int = SYNC_SIZE) -> tuple[int, int, int, int]:
+    """(height, width) after resizing and (top, left) of the ``size`` x ``size`` crop out of it."""
+    longer = int(size * max(height, width) / min(height, width))
+    new_height, new_width = (size, longer) if height <= width else (longer, size)
+    # Python's round: half to even, as in the published program's centre crop.
+    return new_height, new_width, round((new_height - size) / 2.0), round((new_width - size) / 2.0)
 
 
 def to_uint8(frame: Tensor) -> Tensor:

@@ -68,4 +68,10 @@ def apply_matrix(image: np.ndarray, matrix: Matrix) -> np.ndarray:
         image = image[:, ::-1]
     if mirror_y:
         image = image[::-1]
-    return np.ascontiguousarray(image)
+    if image.strides[1] == 3:
+        return np.ascontiguousarray(image)
+    # Pixels out of their order: numpy copies three planes several times faster than many triples.
+    turned = np.empty(image.shape, image.dtype)
+    for channel in range(3):
+        turned[..., channel] = image[..., channel]
+    return turned

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..errors import MediaError
 from ..spec.timing import check_duration
@@ -20,7 +20,8 @@ from ..types import VideoFrames
 from .collect import FrameCollector, Progress
 from .opening import decode_tolerantly, import_av, open_media, pick_video_stream
 from .resize import CLIP_SIZE, SYNC_SIZE
-from .rotation import Matrix, MatrixReader, apply_matrix, display_matrix, swaps_sides
+from .rgb import RgbConverter, frame_pixels
+from .rotation import MatrixReader, display_matrix, swaps_sides
 from .stamps import StampClock, clock_offset, exact_start, frame_step, no_frame_from
 
 _SEEK_MARGINS_S = (0, 10)
@@ -82,6 +83,8 @@ def read_video(
     sync_size: int = SYNC_SIZE,
     hold_last: bool = False,
     progress: Progress | None = None,
+    workers: int | None = None,
+    device: torch.device | str | None = None,
 ) -> VideoFrames:
     """The frames of ``path`` that the two visual encoders see for ``duration_s`` seconds from ``start_s`` on.
 
@@ -93,6 +96,8 @@ def read_video(
     hold_last: the last frame stays until its own end instead of vanishing at its stamp. Off, as published: a 25 fps file
     of exactly 8 s then yields 199 sync frames and 7.96 s.
     progress: called with (frames collected, frames expected; 0 if unknown).
+    workers: threads that convert and resize while this one decodes; ``None`` goes by the processors, 0 does all of it here.
+    device: where frames are resized, the CPU unless told otherwise. None of this changes a single pixel.
 
     Returns:
         clip uint8 (V, 3, clip_size, clip_size) and sync uint8 (frames, 3, sync_size, sync_size) (spec section 4).
@@ -104,31 +109,24 @@ def read_video(
     asked_s = None if duration_s is None else check_duration(duration_s)
     start = exact_start(start_s)
     name = Path(path).name
-    collector = FrameCollector(asked_s, clip_size, sync_size, progress)
-    with _frames_near(path, start) as (frames, clock):
-        matrices = MatrixReader()
+    with (
+        _frames_near(path, start) as (frames, clock),
+        FrameCollector(asked_s, clip_size, sync_size, progress, workers=workers, device=device) as collector,
+    ):
+        matrices, to_rgb = MatrixReader(), RgbConverter()
         frame: Any = None
         for frame in frames:
-            collector.feed(clock.stamp(frame), lambda frame=frame: frame_pixels(frame, matrices.read(frame)))  # type: ignore[misc]
+            pixels = partial(frame_pixels, frame, matrices.read(frame), to_rgb)
+            collector.feed(clock.stamp(frame), pixels)
             if collector.done:
                 break
         if frame is None:
             raise _no_frames(name)
         if hold_last and not collector.empty:
-            collector.hold(clock.end_s, lambda: frame_pixels(frame, matrices.read(frame)))
-    if collector.empty:
-        raise no_frame_from(start, clock.end_s, name)
-    return collector.finish(clock.end_s, name)
-
-
-def frame_pixels(frame: Any, matrix: Matrix) -> Tensor:
-    """A decoded PyAV frame of any pixel format as uint8 RGB (3, H, W), turned by its display ``matrix``.
-
-    High bit depths are reduced to 8 bits and alpha is dropped, as FFmpeg's converter does it with the frame's own colour
-    matrix; HDR curves are not tone-mapped (neither were they for the published program).
-    """
-    image = apply_matrix(frame.to_rgb().to_ndarray(), matrix)
-    return torch.from_numpy(image).permute(2, 0, 1)
+            collector.hold(clock.end_s, pixels)
+        if collector.empty:
+            raise no_frame_from(start, clock.end_s, name)
+        return collector.finish(clock.end_s, name)
 
 
 @contextmanager

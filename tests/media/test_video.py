@@ -228,7 +228,7 @@ def test_every_frame_is_converted_once(tmp_path: Path, monkeypatch: pytest.Monke
 
     seen: list[int] = []
     original = module.frame_pixels
-    monkeypatch.setattr(module, "frame_pixels", lambda frame, matrix: (seen.append(frame.pts), original(frame, matrix))[1])
+    monkeypatch.setattr(module, "frame_pixels", lambda frame, *rest: (seen.append(frame.pts), original(frame, *rest))[1])
     read_video(write_scene(tmp_path / "slow.mp4", 36, 12), 2.0)
     assert len(seen) == len(set(seen)) <= 25
     seen.clear()
