@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..kernels.adaln import widened
+
 RMS_EPS = torch.finfo(torch.float32).eps
 
 
@@ -20,7 +22,7 @@ class HeadRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
+        wide = widened(x)
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_EPS)
         # A host may have left this small weight on another device than the activations.
         return (wide * scale * self.weight.to(wide)).to(x.dtype)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..kernels.adaln import widened
+
 THETA = 10_000.0
 
 
@@ -22,6 +24,6 @@ def rope_table(positions: int, head_dim: int, frequency_scale: float = 1.0, devi
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """``x`` (B, H, tokens, head_dim) with channels (2i, 2i + 1) rotated by ``table``; computed in float32."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = widened(x).unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = table.unbind(-1)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)

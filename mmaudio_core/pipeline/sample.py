@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..sampling.guidance import guided
 from ..sampling.known import keeping
 from ..sampling.noise import draw_noise
-from ..sampling.solvers import dormand_prince, euler
+from ..sampling.solvers import dormand_prince, euler, euler_times
 from ..spec.timing import SequenceLengths, sequence_lengths
 from ..transformer.model import FlowNetwork
 from ..types import Features, Latents
+from .accelerate import Accelerator
 
 Solver = Literal["euler", "dopri5"]
 SOLVERS: tuple[Solver, ...] = ("euler", "dopri5")
@@ -85,6 +85,7 @@ def sample_latents(
     settings: SampleSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
     known: Known | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Latents:
     """One sample per seed: features of batch 1 or len(seeds) -> un-normalised latents (len(seeds), L, C).
 
@@ -104,6 +105,7 @@ def sample_latents(
             raise InputError(
                 f"There are {value.shape[0]} {name} features for {len(seeds)} seeds; give one for all of them or one per seed."
             )
+    accelerator = accelerator or Accelerator()
     noise = draw_noise(seeds, lengths.latent, net.spec.latent_dim)
     if known is not None:
         known.check(len(seeds), lengths.latent, net.spec.latent_dim)
@@ -119,7 +121,7 @@ def sample_latents(
 
         part = slice(first, first + size)
         rows = _rows(features, part), lengths, noise[part], negative_text, _known_rows(known, part)
-        pieces.append(_sample_batch(net, *rows, settings, report))
+        pieces.append(_sample_batch(net, *rows, settings, report, accelerator))
     return Latents(torch.cat(pieces), duration_s)
 
 
@@ -133,16 +135,20 @@ def _sample_batch(
     known: Known | None,
     settings: SampleSettings,
     progress: Callable[[int, int], None],
+    accelerator: Accelerator,
 ) -> Tensor:
-    batch = noise.shape[0]
-    conditions = net.conditions(features, lengths, batch)
-    guides = settings.cfg_strength > 1
-    empty = net.conditions(Features(text=negative_text), lengths, batch) if guides else None
-    velocity = guided(net.velocity, conditions, empty, settings.cfg_strength)
+    batch, start = noise.shape[0], 0.0 if known is None else 1.0 - known.denoise
+    conditions, empty = net.conditions(features, lengths), None
+    if settings.cfg_strength > 1 and negative_text is not None:
+        empty = net.conditions(Features(text=negative_text), lengths)
+    elif settings.cfg_strength > 1:
+        empty = accelerator.empty_conditions(net, lengths)
+    times = euler_times(settings.steps, start).tolist() if settings.solver == "euler" else ()
+    velocity = accelerator.velocity(net, conditions, empty, settings.cfg_strength, batch, times[:-1])
     noise = noise.to(net.device)
-    x, start = noise, 0.0
+    x = noise
     if known is not None:
-        tokens, start = net.normalize(known.tokens.to(noise)).expand(batch, -1, -1), 1.0 - known.denoise
+        tokens = net.normalize(known.tokens.to(noise)).expand(batch, -1, -1)
         x = (1 - start) * noise + start * tokens
         if known.regenerate is not None:
             velocity = keeping(velocity, tokens, noise, known.regenerate.to(noise))

@@ -14,6 +14,11 @@ Progress = Callable[[int, int], None]
 """(steps done, steps in all); raise in it to stop."""
 
 
+def euler_times(steps: int, start: float = 0.0) -> Tensor:
+    """The times of ``steps`` Euler steps and the end, float32 (steps + 1,)."""
+    return torch.linspace(start, 1, steps + 1)
+
+
 def euler(velocity: Velocity, x: Tensor, steps: int = 25, progress: Progress | None = None, start: float = 0.0) -> Tensor:
     """``steps`` Euler steps over t = linspace(start, 1, steps + 1); x (B, L, C) float32 is the state at ``start``.
 
@@ -22,7 +27,7 @@ def euler(velocity: Velocity, x: Tensor, steps: int = 25, progress: Progress | N
     """
     if steps < 1:
         raise InputError(f"{steps} sampling steps were asked for; 1 or more are needed (25 is the published number).")
-    times = torch.linspace(start, 1, steps + 1)
+    times = euler_times(steps, start)
     for i in range(steps):
         t, t_next = times[i], times[i + 1]
         x = x + float(t_next - t) * velocity(x, t)

@@ -28,6 +28,14 @@ class Conditions:
     text_pooled: Tensor
     sync_is_empty: bool = False
 
+    def expand(self, batch: int) -> Conditions:
+        """Conditions of batch 1 for ``batch`` samples, without copies."""
+        clip, pooled, rows, text, text_pooled = (
+            value.expand(batch, *value.shape[1:])
+            for value in (self.clip, self.clip_pooled, self.sync_rows, self.text, self.text_pooled)
+        )
+        return Conditions(clip, pooled, rows, self.sync_index, text, text_pooled, self.sync_is_empty)
+
     @cached_property
     def sync(self) -> Tensor:
         """(B, L, D): the sync tokens brought to the latent length."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ from ..spec.timing import SYNC_TOKENS_PER_SEGMENT, SequenceLengths
 from ..types import Features
 from .blocks import FinalLayer, JointBlock, Rotations, StreamBlock
 from .conditions import Conditions, upsampling_index
+from .fast_cache import FastCache
 
 
 def _linear_projection(width_in: int, width: int, mlp: nn.Module, v2: bool, ops: Operations) -> nn.Sequential:
@@ -76,6 +79,11 @@ class FlowNetwork(nn.Module):
         self.empty_string_feat = nn.Parameter(torch.zeros(spec.text_tokens, spec.text_dim), requires_grad=False)
         self.empty_clip_feat = nn.Parameter(torch.zeros(1, spec.clip_dim))
         self.empty_sync_feat = nn.Parameter(torch.zeros(1, spec.sync_dim))
+        self.fast_cache = FastCache()
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self.fast_cache.clear()  # it would hold on to the memory that the weights leave
+        return super()._apply(*args, **kwargs)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,9 +128,7 @@ class FlowNetwork(nn.Module):
             )
         return feature.to(self.device, self.dtype).expand(batch, -1, -1)
 
-    def project(
-        self, clip: Tensor, sync: Tensor, text: Tensor, latent_tokens: int, sync_is_empty: bool = False
-    ) -> Conditions:
+    def project(self, clip: Tensor, sync: Tensor, text: Tensor, latent_tokens: int, sync_is_empty: bool = False) -> Conditions:
         """Features (B, V, clip width), (B, S, sync width), (B, T, text width) -> ``Conditions``."""
         sync = (sync.unflatten(1, (-1, SYNC_TOKENS_PER_SEGMENT)) + self.sync_pos_emb.to(sync)).flatten(1, 2)
         clip = self.clip_input_proj(clip)

@@ -1,0 +1,61 @@
+"""CUDA graphs of functions that are called again and again with tensors of the same shapes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("mmaudio")
+
+EAGER_CALLS = 2
+"""Calls that run as they are: they fill caches, choose algorithms and allocate, which a capture may not."""
+
+
+class Graphed:
+    """``function`` of tensors, replayed as a CUDA graph from the third call on with the same shapes.
+
+    function: no value may be read back from the device and no tensor that it reads besides its arguments may move in memory.
+    The result of a call is overwritten by the next one of the same shapes. Where a capture fails, that is said once and the
+    function goes on as it is.
+    capture: makes (graph with ``replay``, output) of a function without arguments.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], capture: Callable[[Callable[[], Tensor]], Any] | None = None) -> None:
+        self._function, self._capture = function, capture or _capture
+        self._calls: dict[tuple[Any, ...], int] = {}
+        self._graphs: dict[tuple[Any, ...], tuple[Any, tuple[Tensor, ...], Tensor]] = {}
+        self._failed = False
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        key = tuple((t.shape, t.dtype, t.device) for t in tensors)
+        if key in self._graphs:
+            graph, inputs, output = self._graphs[key]
+            for place, value in zip(inputs, tensors, strict=True):
+                place.copy_(value)
+            graph.replay()
+            return output.clone()
+        calls = self._calls[key] = self._calls.get(key, 0) + 1
+        if calls <= EAGER_CALLS or self._failed:
+            return self._function(*tensors)
+        inputs = tuple(t.clone() for t in tensors)
+        try:
+            graph, output = self._capture(lambda: self._function(*inputs))
+        except RuntimeError as error:
+            self._failed = True
+            log.info("This step could not be captured as a CUDA graph (%s); it runs without.", str(error).splitlines()[0])
+            return self._function(*tensors)
+        self._graphs[key] = graph, inputs, output
+        graph.replay()
+        return output.clone()
+
+
+def _capture(function: Callable[[], Tensor]) -> tuple[Any, Tensor]:
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        output = function()
+    return graph, output
