@@ -16,6 +16,7 @@ from .protocol import Attention, Backend, first_line, short
 
 log = logging.getLogger("mmaudio")
 
+DEFAULT = "sdpa"
 ALIKE = 1.05
 """Backends within 5% of the fastest are alike, and the first in the list is taken, so that noise does not choose."""
 
@@ -73,7 +74,8 @@ class Chooser:
             return self._fastest(device, dtype, head_dim, shape)
         backend = named(wish, self.backends)
         reason = backend.reason(device, dtype, head_dim)
-        if reason is None and device.type in self.measured:
+        # torch's own choice is what is left when all others fail, so there is nothing to find out.
+        if reason is None and wish != DEFAULT and device.type in self.measured:
             with torch.no_grad():
                 tensors = inputs(device, dtype, head_dim, shape)
                 reason = fault(backend, *tensors, reference(*tensors))
@@ -85,9 +87,26 @@ class Chooser:
         raise InputError(f"The attention backend {wish!r} cannot run here: {reason}. Use auto or another one.")
 
     def _fastest(self, device: torch.device, dtype: torch.dtype, head_dim: int, shape: Shape) -> Backend:
-        default = named("sdpa", self.backends)
+        default = named(DEFAULT, self.backends)
         if device.type not in self.measured:
             return default
+        times, fallen = self._measure(device, dtype, head_dim, shape)
+        for name, reason in fallen.items():
+            log.warning("The attention backend %s is left out: %s.", name, reason)
+        where = f"{short(dtype)}, {shape} d={head_dim} on {device}"
+        if not times:
+            log.warning("No attention backend could be measured for %s; %s is used.", where, DEFAULT)
+            return default
+        best = min(times.values())
+        chosen = next(name for name, spent in times.items() if spent <= ALIKE * best)
+        measured = ", ".join(f"{name} {spent:.3f} ms" for name, spent in times.items())
+        log.info("Attention for %s: %s (%s).", where, chosen, measured)
+        return named(chosen, self.backends)
+
+    def _measure(
+        self, device: torch.device, dtype: torch.dtype, head_dim: int, shape: Shape
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """Milliseconds of every candidate, and why those that say they can run fell out."""
         times: dict[str, float] = {}
         fallen: dict[str, str] = {}
         with torch.no_grad():
@@ -97,21 +116,11 @@ class Chooser:
                 if not (backend.exact and backend.measured) or backend.reason(device, dtype, head_dim) is not None:
                     continue
                 reason = fault(backend, q, k, v, expected)
-                if reason is None:
-                    try:
-                        times[backend.name] = self.timer(partial(backend.run, q, k, v), device)
-                    except Exception as error:  # one that cannot be captured in a graph, or fails only now
-                        reason = f"it fails when measured ({type(error).__name__}: {first_line(error)})"
                 if reason is not None:
                     fallen[backend.name] = reason
-        for name, reason in fallen.items():
-            log.warning("The attention backend %s is left out: %s.", name, reason)
-        where = f"{short(dtype)}, {shape} d={head_dim} on {device}"
-        if not times:
-            log.warning("No attention backend could be measured for %s; sdpa is used.", where)
-            return default
-        best = min(times.values())
-        chosen = next(name for name, spent in times.items() if spent <= ALIKE * best)
-        measured = ", ".join(f"{name} {spent:.3f} ms" for name, spent in times.items())
-        log.info("Attention for %s: %s (%s).", where, chosen, measured)
-        return named(chosen, self.backends)
+                    continue
+                try:
+                    times[backend.name] = self.timer(partial(backend.run, q, k, v), device)
+                except Exception as error:  # one that cannot be captured in a graph, or fails only now
+                    fallen[backend.name] = f"it fails when measured ({type(error).__name__}: {first_line(error)})"
+        return times, fallen

@@ -59,13 +59,13 @@ def _api() -> Any:
 
 
 def _reason(kernel: str | None, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    if kernel == "cudnn" and not hasattr(getattr(_api(), "SDPBackend", None), KERNELS["cudnn"]):
-        return f"torch {torch.__version__} has no cuDNN attention; newer ones have"
     # On a CPU torch has a kernel of its own under the name of flash attention, in every dtype.
     if kernel in _NEEDS and not (kernel == "flash" and device.type == "cpu"):
         unmet = _NEEDS[kernel].reason(device, dtype, head_dim)
         if unmet is not None:
             return unmet
+    if kernel == "cudnn" and not hasattr(getattr(_api(), "SDPBackend", None), KERNELS["cudnn"]):
+        return f"torch {torch.__version__} has no cuDNN attention; newer ones have"
     return _refusal(kernel, device, dtype, head_dim)
 
 

@@ -210,6 +210,11 @@ def test_on_a_cpu_auto_is_torchs_choice_without_measuring() -> None:
     assert choose.choose("sdpa-math", *PLACE).name == "sdpa-math"
 
 
+def test_forced_sdpa_is_not_tried() -> None:
+    choose, _ = chooser({}, tagged("sdpa", broken))
+    assert choose.choose("sdpa", *PLACE).name == "sdpa"
+
+
 def test_bound_chooses_by_the_tensors() -> None:
     seen: list[tuple[object, ...]] = []
 
