@@ -70,40 +70,63 @@ constexpr int VECTOR = 16 / (int)sizeof(T);
 template <typename T>
 constexpr int WIDTH = ALIGNED ? VECTOR<T> : 1;
 
-// N neighbours; 16-byte accesses if they fill such, and then ``from`` is a multiple of 16 bytes.
+// N neighbours in accesses of 16 bytes, or in one of 4 or 8; ``from`` is a multiple of those.
 template <int N, typename T>
 __device__ inline void load(const T* from, float (&to)[N]) {
-    constexpr int BYTES = N * (int)sizeof(T);
-    if constexpr (BYTES % 16 == 0) {
-        union {
-            Words words[BYTES / 16];
-            T elements[N];
-        } raw;
+    constexpr int BYTES = N * (int)sizeof(T), ACCESS = BYTES % 16 == 0 ? 16 : BYTES <= 8 ? BYTES : (int)sizeof(T);
+    struct alignas(ACCESS) Piece {
+        T at[ACCESS / sizeof(T)];
+    };
 #pragma unroll
-        for (int i = 0; i < BYTES / 16; i++) raw.words[i] = reinterpret_cast<const Words*>(from)[i];
+    for (int i = 0; i < BYTES / ACCESS; i++) {
+        const Piece piece = reinterpret_cast<const Piece*>(from)[i];
 #pragma unroll
-        for (int i = 0; i < N; i++) to[i] = widen(raw.elements[i]);
-    } else {
-#pragma unroll
-        for (int i = 0; i < N; i++) to[i] = widen(from[i]);
+        for (int j = 0; j < ACCESS / (int)sizeof(T); j++) to[i * (ACCESS / (int)sizeof(T)) + j] = widen(piece.at[j]);
     }
+}
+
+// Rounded elements as words of 32 bits, put together by hand: compilers store the fields of a union piece by piece.
+__device__ inline void pack(const float* from, float*, unsigned int& word) { word = float_to_bits(from[0]); }
+
+template <typename T>
+__device__ inline void pack(const float* from, T*, unsigned int& word) {
+    T low, high;
+    narrow(from[0], low);
+    narrow(from[1], high);
+    word = low.bits | (unsigned int)high.bits << 16;
 }
 
 template <int N, typename T>
 __device__ inline void store(const float (&from)[N], T* to) {
-    constexpr int BYTES = N * (int)sizeof(T);
+    constexpr int BYTES = N * (int)sizeof(T), PER_WORD = 4 / (int)sizeof(T);
     if constexpr (BYTES % 16 == 0) {
-        union {
-            Words words[BYTES / 16];
-            T elements[N];
-        } raw;
 #pragma unroll
-        for (int i = 0; i < N; i++) narrow(from[i], raw.elements[i]);
+        for (int i = 0; i < BYTES / 16; i++) {
+            Words words;
 #pragma unroll
-        for (int i = 0; i < BYTES / 16; i++) reinterpret_cast<Words*>(to)[i] = raw.words[i];
+            for (int j = 0; j < 4; j++) pack(from + (4 * i + j) * PER_WORD, to, words.at[j]);
+            reinterpret_cast<Words*>(to)[i] = words;
+        }
+    } else if constexpr (BYTES == 8) {
+        unsigned int low, high;
+        pack(from, to, low);
+        pack(from + PER_WORD, to, high);
+        *reinterpret_cast<unsigned long long*>(to) = low | (unsigned long long)high << 32;
+    } else if constexpr (BYTES == 4) {
+        pack(from, to, *reinterpret_cast<unsigned int*>(to));
     } else {
 #pragma unroll
         for (int i = 0; i < N; i++) narrow(from[i], to[i]);
+    }
+}
+
+// N neighbours as they are; both addresses are multiples of N elements' bytes, 16 or one element.
+template <int N, typename T>
+__device__ inline void copy(const T* from, T* to) {
+    if constexpr (N * sizeof(T) == 16) {
+        *reinterpret_cast<Words*>(to) = *reinterpret_cast<const Words*>(from);
+    } else {
+        *to = *from;
     }
 }
 

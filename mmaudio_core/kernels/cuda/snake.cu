@@ -202,20 +202,12 @@ __device__ inline void along_time(const SnakeArguments& a) {
     for (int at = lane * N; at < tile; at += 32 * N) {
         const int64 position = first + at;
         if (position + N <= a.length) {
-            float values[N];
-            load<N>(result + at, values);
-            store<N>(values, out + position);
+            copy<N>(result + at, out + position);
         } else {
             for (int i = 0; i < N && position + i < a.length; i++) out[position + i] = result[at + i];
         }
     }
 }
-
-// N channels in one access of 4 or 8 bytes, or one at a time.
-template <int N, typename T>
-struct alignas(N * sizeof(T)) Neighbours {
-    T at[N];
-};
 
 // Channels contiguous (N = 2), or any strides (N = 1): threads side by side take channels side by side.
 template <int N, typename T>
@@ -231,17 +223,10 @@ __device__ inline void along_channels(const SnakeArguments& a) {
 #pragma unroll
     for (int i = 0; i < N; i++) snakes[i] = {a.alpha[channel + i], a.inverse_beta[channel + i]};
     const auto read = [&](int k, float (&to)[N]) {
-        const T* from = x + clamped(first - 5 + k, a.length) * a.x_time;
-        const Neighbours<N, T> values = *reinterpret_cast<const Neighbours<N, T>*>(from);
-#pragma unroll
-        for (int i = 0; i < N; i++) to[i] = widen(values.at[i]);
+        load<N>(x + clamped(first - 5 + k, a.length) * a.x_time, to);
     };
     const auto write = [&](int n, const float (&y)[N]) {
-        if (first + n >= a.length) return;
-        Neighbours<N, T> values;
-#pragma unroll
-        for (int i = 0; i < N; i++) narrow(y[i], values.at[i]);
-        *reinterpret_cast<Neighbours<N, T>*>(out + (first + n) * a.out_time) = values;
+        if (first + n < a.length) store<N>(y, out + (first + n) * a.out_time);
     };
     walk(snakes, a.taps, span(first, a.length), a.chunks, read, write);
 }

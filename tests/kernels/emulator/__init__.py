@@ -64,7 +64,7 @@ class Emulator:
                 shutil.copyfile(path, place / name)
             (place / "kernels.cpp").write_text(unit)
             # The device brings the sanitizer's handlers itself: linked without it, and not checked by it.
-            checked = ("-O1", "-fsanitize=alignment,bounds", *options)
+            checked = ("-O1", "-fno-strict-aliasing", "-fsanitize=alignment,bounds", *options)
             self._compile("-c", *checked, str(place / "kernels.cpp"), "-o", str(place / "kernels.o"))
             device = self._device(hashlib.sha256(texts[-1].encode() + headers["device.hpp"].read_bytes()).hexdigest()[:24])
             self._compile("-shared", str(place / "kernels.o"), str(device), "-o", str(place / "new.so"))
