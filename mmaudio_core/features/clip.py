@@ -12,11 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attention import sdpa
+from ..attention.protocol import Attention
 from ..errors import DependencyError, InputError
+from ..kernels.sets import Kernels, torch_kernels
 from ..spec.model import CLIPSpec
+from .fast_clip import MEAN, STD, FastCLIPImage
+from .fast_layers import Keep, stamp, weights_of
+from .repeats import TextCache, distinct_frames
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 FRAMES_PER_CHUNK = 8
 
 
@@ -59,7 +63,8 @@ def _open_clip_model(spec: CLIPSpec) -> Any:
 class CLIPEncoder(nn.Module):
     """One or both towers of an open_clip model, parameters under its names.
 
-    Text-to-audio needs only ``text=True``: the visual tower is then neither built nor loaded.
+    Text-to-audio needs only ``text=True``: the visual tower is then neither built nor loaded. ``kernels`` and ``attention``
+    are what the fast path of the visual tower computes with; set them before it is used.
 
     Raises:
         DependencyError: when open_clip cannot be imported.
@@ -74,6 +79,9 @@ class CLIPEncoder(nn.Module):
     def __init__(self, spec: CLIPSpec, image: bool = True, text: bool = True) -> None:
         super().__init__()
         self.spec = spec
+        self.kernels: Kernels = torch_kernels()
+        self.attention: Attention = sdpa.attend
+        self._fast, self._texts = Keep(), TextCache()
         model = _open_clip_model(spec)
         if image:
             self.visual = model.visual
@@ -84,16 +92,23 @@ class CLIPEncoder(nn.Module):
             self.ln_final = model.ln_final
             self.text_projection = model.text_projection
 
+    def fast_image(self) -> FastCLIPImage:
+        """The fast path of the visual tower, made anew when weights, ``kernels`` or ``attention`` changed."""
+        key = (stamp(self.visual), self.kernels, self.attention)
+        return self._fast.get(key, lambda: FastCLIPImage(self.visual, self.spec, self.kernels, self.attention))
+
     @torch.no_grad()
     def encode_image(
         self,
         frames: Tensor,
         frames_per_chunk: int = FRAMES_PER_CHUNK,
         progress: Callable[[int, int], None] | None = None,
+        plain: bool = False,
     ) -> Tensor:
         """Frames (V, 3, H, W) -> L2-normalised (1, V, embed_dim) float; one vector per frame.
 
-        Frames are uint8 pixels, or floats already normalised by CLIP's mean and std. ``progress`` gets (frames done, in all).
+        Frames are uint8 pixels, or floats already normalised by CLIP's mean and std; equal neighbours are encoded once.
+        ``progress`` gets (frames done, in all). ``plain``: through open_clip's module itself, every frame, as a reference.
 
         Raises:
             InputError: when the frame size is not the model's.
@@ -101,13 +116,23 @@ class CLIPEncoder(nn.Module):
         size = self.spec.image_size
         if frames.ndim != 4 or tuple(frames.shape[1:]) != (3, size, size):
             raise InputError(f"Frames of shape {tuple(frames.shape)} were given to CLIP; it needs (frames, 3, {size}, {size}).")
+        count = frames.shape[0]
+        first = list(range(count)) if plain else distinct_frames(frames)
+        tower = self.visual if plain else self.fast_image()
         features = []
-        for first in range(0, frames.shape[0], frames_per_chunk):
-            chunk = self._pixels(frames[first : first + frames_per_chunk])
-            features.append(F.normalize(self.visual(chunk).float(), dim=-1))
+        for start in range(0, len(first), frames_per_chunk):
+            end = start + frames_per_chunk
+            wanted = first[start:end]
+            chunk = frames[wanted[0] : wanted[-1] + 1] if wanted[-1] - wanted[0] < len(wanted) else frames[wanted]
+            chunk = self._pixels(chunk) if plain else chunk.to(self.visual.conv1.weight.device)
+            features.append(F.normalize(tower(chunk).float(), dim=-1))
             if progress:
-                progress(first + chunk.shape[0], frames.shape[0])
-        return torch.cat(features)[None]
+                progress(first[end] if end < len(first) else count, count)
+        out = torch.cat(features)
+        if len(first) < count:
+            shown = [following - own for own, following in zip(first, [*first[1:], count], strict=True)]
+            out = out.repeat_interleave(torch.tensor(shown, device=out.device), dim=0, output_size=count)
+        return out[None]
 
     def _pixels(self, frames: Tensor) -> Tensor:
         weight = self.visual.conv1.weight
@@ -118,9 +143,29 @@ class CLIPEncoder(nn.Module):
         return frames.to(weight.dtype)
 
     @torch.no_grad()
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Texts -> last hidden states after the final LayerNorm, each L2-normalised: (B, T, text width) float."""
-        return self.encode_tokens(tokenize(texts, self.spec.context_length))
+    def encode_text(self, texts: Sequence[str], plain: bool = False) -> Tensor:
+        """Texts -> last hidden states after the final LayerNorm, each L2-normalised: (B, T, text width) float.
+
+        Features of recent texts are kept on the CPU. ``plain``: all in one batch, nothing kept.
+        """
+        tokens = tokenize(texts, self.spec.context_length)
+        if plain:
+            return self.encode_tokens(tokens)
+
+        # One by one: in a batch the last bits would depend on what else is in it, and so on what had been asked for before.
+        def alone(row: tuple[int, ...]) -> Tensor:
+            return self.encode_tokens(torch.tensor([row]))[0]
+
+        features = self._texts.get(self._text_weights(), _rows(tokens), alone)
+        return features.to(self.positional_embedding.device)
+
+    def remembers(self, texts: Sequence[str]) -> bool:
+        """Whether ``encode_text`` needs the weights no more for ``texts``."""
+        return self._texts.holds(self._text_weights(), _rows(tokenize(texts, self.spec.context_length)))
+
+    def _text_weights(self) -> list[Tensor]:
+        towers = (self.transformer, self.token_embedding, self.ln_final)
+        return [self.positional_embedding, *(t for tower in towers for t in weights_of(tower))]
 
     @torch.no_grad()
     def encode_tokens(self, tokens: Tensor) -> Tensor:
@@ -131,3 +176,7 @@ class CLIPEncoder(nn.Module):
         causal = torch.full((length, length), float("-inf"), dtype=x.dtype, device=x.device).triu_(1)
         x = self.ln_final(self.transformer(x, attn_mask=causal))
         return F.normalize(x.float(), dim=-1)
+
+
+def _rows(tokens: Tensor) -> list[tuple[int, ...]]:
+    return [tuple(row) for row in tokens.tolist()]

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..kernels.sets import Kernels, torch_kernels
 from ..spec.model import SynchformerSpec
 from ..spec.timing import SYNC_SEGMENT_FRAMES, SYNC_SEGMENT_STRIDE, sync_segments
+from .fast_layers import Keep, stamp
+from .fast_synchformer import FastSynchformer
 from .synchformer_blocks import VISUAL_EPS, ClassTokenPool, DividedBlock
 
 SEGMENTS_PER_CHUNK = 4
@@ -28,11 +31,13 @@ class TubeletEmbedding(nn.Module):
 
 
 class SynchformerVisual(nn.Module):
-    """Parameters carry the published names without ``vfeat_extractor.``."""
+    """Parameters carry the published names without ``vfeat_extractor.``. ``kernels`` are what the fast path computes with."""
 
     def __init__(self, spec: SynchformerSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.kernels: Kernels = torch_kernels()
+        self._fast = Keep()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + spec.grid**2, spec.width))
         self.temp_embed = nn.Parameter(torch.zeros(1, spec.temporal_tokens, spec.width))
@@ -53,16 +58,22 @@ class SynchformerVisual(nn.Module):
         x = self.norm(x[:, 1:]).unflatten(1, (frames, -1))
         return self.spatial_attn_agg(x.flatten(0, 1)).unflatten(0, (-1, frames))
 
+    def fast(self) -> FastSynchformer:
+        """The fast path, made anew when weights or ``kernels`` changed."""
+        return self._fast.get((stamp(self), self.kernels), lambda: FastSynchformer(self, self.kernels))
+
     @torch.no_grad()
     def encode(
         self,
         frames: Tensor,
         segments_per_chunk: int = SEGMENTS_PER_CHUNK,
         progress: Callable[[int, int], None] | None = None,
+        plain: bool = False,
     ) -> Tensor:
         """Frames (T, 3, 224, 224) at 25 fps -> (1, S, D), S = 8 per segment; a last partial segment is dropped.
 
         Frames are uint8 pixels, or floats already normalised as (x - 0.5) / 0.5. ``progress`` gets (segments done, in all).
+        ``plain``: segment by segment through ``forward``, as a reference.
 
         Raises:
             InputError: for fewer than 16 frames or another frame size.
@@ -77,9 +88,13 @@ class SynchformerVisual(nn.Module):
         features = []
         for first in range(0, count, segments_per_chunk):
             last = min(first + segments_per_chunk, count)
-            starts = range(first * SYNC_SEGMENT_STRIDE, last * SYNC_SEGMENT_STRIDE, SYNC_SEGMENT_STRIDE)
-            chunk = torch.stack([self._pixels(frames[s : s + SYNC_SEGMENT_FRAMES]).transpose(0, 1) for s in starts])
-            features.append(self(chunk))
+            if plain:
+                starts = range(first * SYNC_SEGMENT_STRIDE, last * SYNC_SEGMENT_STRIDE, SYNC_SEGMENT_STRIDE)
+                chunk = torch.stack([self._pixels(frames[s : s + SYNC_SEGMENT_FRAMES]).transpose(0, 1) for s in starts])
+                features.append(self(chunk))
+            else:
+                end = (last - 1) * SYNC_SEGMENT_STRIDE + SYNC_SEGMENT_FRAMES
+                features.append(self.fast()(frames[first * SYNC_SEGMENT_STRIDE : end].to(self.cls_token.device)))
             if progress:
                 progress(last, count)
         return torch.cat(features).flatten(0, 1)[None]

@@ -81,8 +81,10 @@ class Encoders:
 
     def encode_text(self, prompts: list[str], progress: Any = None) -> Tensor:
         """CLIP text features (len(prompts), T, width) of prompts that are not empty."""
-        needed = clip_text_bytes(self.clip_spec, len(prompts), self.dtype)
-        return self._tower("clip text", "clip", image=False, progress=progress).use(needed).encode_text(prompts).cpu()
+        tower = self._tower("clip text", "clip", image=False, progress=progress)
+        if not tower.module.remembers(prompts):
+            tower.use(clip_text_bytes(self.clip_spec, len(prompts), self.dtype))
+        return cast(Tensor, tower.module.encode_text(prompts).cpu())
 
     def _spec(self, kind: str) -> Any:
         if kind not in self._specs:

@@ -86,14 +86,14 @@ def test_encoders(dtype: torch.dtype) -> None:
     for count in (1, 8):
         size = clip.spec.image_size
         frames = torch.empty(count, 3, size, size, dtype=torch.uint8, device="meta")
-        needed = peak(clip, lambda frames=frames: clip.visual((frames.float() / 255).to(dtype)))
+        needed = peak(clip, lambda frames=frames: clip.encode_image(frames, len(frames)))
         holds(memory.clip_image_bytes(clip.spec, count, dtype), needed, f"CLIP, {count} frames")
         ids = torch.empty(count, clip.spec.context_length, dtype=torch.int64, device="meta")
         needed = peak(clip, lambda ids=ids: clip.encode_tokens(ids))
         holds(memory.clip_text_bytes(clip.spec, count, dtype), needed, f"CLIP, {count} texts")
     for count in (1, 4):
-        segments = torch.empty(count, 3, 16, 224, 224, dtype=torch.uint8, device="meta")
-        needed = peak(sync, lambda segments=segments: sync((segments.float() / 255).to(dtype)))
+        frames = torch.empty(8 + 8 * count, 3, 224, 224, dtype=torch.uint8, device="meta")
+        needed = peak(sync, lambda frames=frames: sync.encode(frames, len(frames)))
         holds(memory.synchformer_bytes(sync.spec, count, dtype), needed, f"Synchformer, {count} segments")
 
 
