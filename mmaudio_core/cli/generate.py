@@ -46,6 +46,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument("--dtype", default="auto", help="float32, float16, bfloat16 (default: by device)")
     parser.add_argument(
+        "--stage-dtype",
+        action="append",
+        default=[],
+        metavar="STAGE=DTYPE",
+        help="another dtype for one stage: clip, synchformer, flow, vae or vocoder (may be repeated), e.g. vocoder=float32",
+    )
+    parser.add_argument(
+        "--weights-storage",
+        choices=("fp8",),
+        help="fp8: keep the large weights of CLIP, Synchformer and flow network in 8 bits; less memory, less exact, not faster",
+    )
+    parser.add_argument(
+        "--memory",
+        default="auto",
+        metavar="auto|resident|staged|chunked|N",
+        help="auto: each part goes when its stage is done, in smaller pieces where memory is short; resident: all parts stay; "
+        "staged: parts go, pieces as usual; chunked: the least memory; N: a limit in GB beside the CUDA context (default auto)",
+    )
+    parser.add_argument(
+        "--published-time-features",
+        action="store_true",
+        help="in half precision, round the time as the published program does (it moves large_44k_v2's time features by 67 %%)",
+    )
+    parser.add_argument(
         "--original-audio",
         choices=("replace", "keep"),
         default="replace",
@@ -62,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or default_output(args.input, is_image)
 
     from ..pipeline.model import load
+    from ..pipeline.plan import parse_memory
+    from ..pipeline.precision import parse_stage_dtypes
     from ..pipeline.result import check_target
     from ..pipeline.sample import SampleSettings
 
@@ -69,7 +95,18 @@ def run(args: argparse.Namespace) -> int:
     settings = SampleSettings(args.steps, args.cfg, args.solver, args.batch_size)
     bars = Bars(args.quiet)
     try:
-        model = load(args.variant, args.weights, args.device, args.dtype, progress=bars, keep_parts=False)
+        model = load(
+            args.variant,
+            args.weights,
+            args.device,
+            args.dtype,
+            progress=bars,
+            keep_parts=args.memory == "resident",  # a command needs each part once
+            memory=parse_memory(args.memory),
+            stage_dtypes=parse_stage_dtypes(args.stage_dtype),
+            weights_storage=args.weights_storage,
+            published_time_features=args.published_time_features,
+        )
         result = model.generate(
             video,
             args.prompt or "",

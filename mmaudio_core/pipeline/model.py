@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,20 +16,23 @@ from torch import Tensor
 from ..errors import InputError
 from ..sampling.noise import check_seeds
 from ..spec.audio import AudioSpec
-from ..spec.timing import check_duration, sync_frames
 from ..types import Audio, Features, Latents, Mel, VideoFrames
-from .device import choose_device, choose_dtype
+from .device import choose_device
 from .files import ModelFiles, find_files
+from .inputs import check_given, tell_duration
 from .parts import Parts
+from .plan import Memory
+from .planner import Planner
+from .precision import Precision, choose_precision
 from .report import Report
 from .result import Result, Take
 from .sample import SampleSettings, sample_latents
+from .stages import Run, fuses_attention
 
 log = logging.getLogger("mmaudio")
 
 DEFAULT_DURATION_S = 8.0
 """The duration that the published networks were trained on; used where no video says otherwise."""
-LONG_DURATION_S = 12.0
 StageProgress = Callable[[str, int, int], None]
 """(stage, done, in all; 0 while unknown); raise in it to stop."""
 
@@ -41,6 +44,10 @@ def load(
     dtype: str | torch.dtype | None = None,
     progress: StageProgress | None = None,
     keep_parts: bool = True,
+    memory: Memory = "auto",
+    stage_dtypes: Mapping[str, str | torch.dtype] | None = None,
+    weights_storage: str | None = None,
+    published_time_features: bool = False,
 ) -> MMAudio:
     """A model ready to generate; parts are read from disk when a stage first needs them.
 
@@ -48,15 +55,21 @@ def load(
     weights: folder or folders with weights; None means those of ``MMAUDIO_WEIGHTS``, else ``~/.cache/mmaudio-graph/weights``.
     device, dtype: None leaves the choice to us; it is logged.
     keep_parts: False lets each network go when its stage is done: memory holds one at a time, and every call loads anew.
+    memory: "auto" keeps what fits into the device's free memory and works in smaller pieces where it must; "resident" keeps
+        all, "staged" none, "chunked" takes the least memory there is; a number is a budget in bytes, without the CUDA context.
+    stage_dtypes: dtypes for single stages ("clip", "synchformer", "flow", "vae", "vocoder"), such as {"vocoder": "float32"}.
+    weights_storage: "fp8" keeps the large weights of flow network, CLIP and Synchformer in 8 bits: less memory, less exact.
+    published_time_features: rounds the flow network's time in half precision as the published program does.
 
     Raises:
         WeightsError: for an unknown variant, or when its files are missing.
-        InputError: for a device or dtype that cannot be used.
+        InputError: for a device, dtype, storage or use of memory that cannot be had.
     """
     folders = [weights] if isinstance(weights, (str, os.PathLike)) else weights
     chosen_device = choose_device(device)
-    chosen_dtype = choose_dtype(dtype, chosen_device)
-    return MMAudio(find_files(variant, folders, chosen_dtype), chosen_device, chosen_dtype, progress, keep_parts)
+    precision = choose_precision(chosen_device, dtype, stage_dtypes, weights_storage, published_time_features)
+    files = find_files(variant, folders, precision.dtype)
+    return MMAudio(files, chosen_device, precision, progress, keep_parts, memory)
 
 
 class MMAudio:
@@ -66,20 +79,22 @@ class MMAudio:
         self,
         files: ModelFiles,
         device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
+        dtype: str | torch.dtype | Precision | None = None,
         progress: StageProgress | None = None,
         keep_parts: bool = True,
+        memory: Memory = "auto",
     ) -> None:
         self.device = choose_device(device)
-        self.dtype = choose_dtype(dtype, self.device)
+        self.precision = dtype if isinstance(dtype, Precision) else choose_precision(self.device, dtype)
+        self.dtype = self.precision.dtype
         self.variant = files.variant
         self.report = Report(self.device)
-        self.parts = Parts(files, self.device, self.dtype, self.report, progress)
+        self.parts = Parts(files, self.device, self.precision, self.report, progress)
         self._progress = progress
-        self._keep_parts = keep_parts
+        self._planner = Planner(self.parts, memory, keep_parts)
         for note in files.notes:
             log.warning(note)
-        log.info("Variant %s on %s in %s.", self.variant, self.device, str(self.dtype).removeprefix("torch."))
+        log.info("Variant %s on %s in %s.", self.variant, self.device, self.precision.sentence())
 
     @property
     def audio(self) -> AudioSpec:
@@ -126,13 +141,15 @@ class MMAudio:
     def encode_frames(self, frames: VideoFrames) -> Features:
         """CLIP and Synchformer features of frames; a still image gives one CLIP token and no sync tokens."""
         with self.report.stage("CLIP image"):
-            clip = self.parts.clip_image().encode_image(frames.clip, progress=self._of("CLIP image"))
-        self._done_with("clip image")
+            size = self._planner.now.frames_per_chunk
+            clip = self.parts.clip_image().encode_image(frames.clip, size, progress=self._of("CLIP image"))
+        self._planner.done_with("clip image")
         if frames.sync is None:
             return Features(clip=clip)
         with self.report.stage("Synchformer"):
-            sync = self.parts.synchformer().encode(frames.sync, progress=self._of("Synchformer"))
-        self._done_with("synchformer")
+            size = self._planner.now.segments_per_chunk
+            sync = self.parts.synchformer().encode(frames.sync, size, progress=self._of("Synchformer"))
+        self._planner.done_with("synchformer")
         return Features(clip=clip, sync=sync, duration_s=frames.duration_s)
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -141,7 +158,7 @@ class MMAudio:
             rows: dict[str, Tensor] = {}
             if written := [p for p in dict.fromkeys(prompts) if p]:
                 rows.update(zip(written, self.parts.clip_text().encode_text(written), strict=True))
-            self._done_with("clip text")
+            self._planner.done_with("clip text")
             if len(written) < len(set(prompts)):
                 rows[""] = self.parts.flow().empty_string_feat.to(self.device, torch.float32)
             return torch.stack([rows[p] for p in prompts])
@@ -155,10 +172,13 @@ class MMAudio:
         settings: SampleSettings | None = None,
     ) -> Latents:
         """Features to latents, one sample per seed; see ``pipeline.sample.sample_latents``."""
+        settings, most = settings or SampleSettings(), self._planner.now.batch_size
+        if most is not None and most < settings.batch_size:
+            settings = replace(settings, batch_size=most)
         with self.report.stage("sampling"):
-            net = self.parts.flow()
-            latents = sample_latents(net, features, duration_s, seeds, negative_text, settings, self._of("sampling"))
-        self._done_with("flow")
+            given = features, duration_s, seeds, negative_text, settings, self._of("sampling")
+            latents = sample_latents(self.parts.flow(), *given)
+        self._planner.done_with("flow")
         return latents
 
     def decode(self, latents: Latents) -> Mel:
@@ -167,7 +187,7 @@ class MMAudio:
 
         with self.report.stage("VAE decode"):
             mel = decode_latents(self.parts.vae(), latents)
-        self._done_with("vae")
+        self._planner.done_with("vae")
         return mel
 
     def vocode(self, mel: Mel) -> Audio:
@@ -176,7 +196,7 @@ class MMAudio:
 
         with self.report.stage("vocoder"):
             audio = vocode_mel(self.parts.vocoder(), mel, self._of("vocoder"))
-        self._done_with("vocoder")
+        self._planner.done_with("vocoder")
         return audio
 
     def generate(
@@ -205,15 +225,18 @@ class MMAudio:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if count < 1 or not prompts:
             raise InputError(f"{count} takes of {len(prompts)} prompts were asked for; 1 or more of each are needed.")
-        if duration_s is not None:
-            check_duration(duration_s)
-        if start_s and video is None:
-            raise InputError(f"A start of {start_s:g} s was given without a video file; only a file can be entered later.")
+        check_given(video, frames, fps, image, duration_s, start_s)
         seeds = [seed + i for _ in prompts for i in range(count)]
         check_seeds(seeds)
-        features = self._visual_features(video, frames, fps, image, duration_s, start_s)
-        covered_s = features.duration_s or duration_s or DEFAULT_DURATION_S
-        self._tell(duration_s, covered_s)
+        pictures = self._pictures(video, frames, fps, image, duration_s, start_s)
+        moving = pictures is not None and pictures.sync is not None
+        covered_s = (pictures.duration_s if pictures is not None and moving else duration_s) or DEFAULT_DURATION_S
+        tell_duration(duration_s, covered_s)
+        batch = min(len(seeds), (settings or SampleSettings()).batch_size)
+        texts = len({p for p in (*prompts, negative_prompt) if p})
+        fused = fuses_attention(self.device)
+        self._planner.decide(Run(covered_s, batch, texts, moving, pictures is not None and not moving, fused))
+        features = Features() if pictures is None else self.encode_frames(pictures)
 
         # One row of text per sample; a run without any prompt needs no text encoder at all.
         negative = None
@@ -235,36 +258,17 @@ class MMAudio:
             whole_video=duration_s is None,
         )
 
-    def _visual_features(
+    def _pictures(
         self, video: Any, frames: Any, fps: float | Fraction | None, image: Any, duration_s: float | None, start_s: float
-    ) -> Features:
-        given = [name for name, value in (("video", video), ("frames", frames), ("image", image)) if value is not None]
-        if len(given) > 1:
-            raise InputError(f"{' and '.join(given)} were given together; give one of them.")
-        if frames is not None and fps is None:
-            raise InputError("Frames were given without fps; give the frame rate they are shown at, it is never guessed.")
-        if frames is None and fps is not None:
-            raise InputError("fps was given without frames; a video file brings its own time stamps.")
+    ) -> VideoFrames | None:
         if video is not None:
-            return self.encode_frames(self.read_video(video, duration_s, start_s))
+            return self.read_video(video, duration_s, start_s)
         if frames is not None and fps is not None:
-            return self.encode_frames(self.read_frames(frames, fps, duration_s))
-        if image is not None:
-            return self.encode_frames(self.read_image(image))
-        return Features()
-
-    def _tell(self, asked_s: float | None, covered_s: float) -> None:
-        if asked_s is not None and sync_frames(covered_s) < sync_frames(asked_s):
-            log.warning("The video ends after %.2f s; the sound is cut to that (%.2f s were asked for).", covered_s, asked_s)
-        if covered_s > LONG_DURATION_S:
-            log.warning("%.1f s are far beyond the 8 s that the published networks were trained on; expect less.", covered_s)
+            return self.read_frames(frames, fps, duration_s)
+        return None if image is None else self.read_image(image)
 
     def _frame_sizes(self) -> dict[str, Any]:
         return {"clip_size": self.parts.clip_spec.image_size, "sync_size": self.parts.synchformer_spec.image_size}
-
-    def _done_with(self, name: str) -> None:
-        if not self._keep_parts:
-            self.parts.release(name)
 
     def _of(self, stage: str) -> Callable[[int, int], None]:
         progress = self._progress

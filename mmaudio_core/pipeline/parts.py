@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +14,7 @@ from ..spec.model import CLIPSpec, FlowSpec, PartSpec, SynchformerSpec
 from ..weights.build import load_part
 from ..weights.parts import open_raw_part
 from .files import ModelFiles
+from .precision import Precision
 from .report import Report
 
 if TYPE_CHECKING:
@@ -27,18 +29,18 @@ class Parts:
     """Loads on demand and keeps what it loaded, so that text-to-audio never touches the video towers.
 
     ``release`` lets modules go again; the next use loads them anew. Specs come from the files' lists of tensors, without
-    loading anything.
+    loading anything. The VAE has no encoder here: nothing in the pipeline encodes sound.
     """
 
     def __init__(
         self,
         files: ModelFiles,
         device: torch.device,
-        dtype: torch.dtype,
+        precision: Precision,
         report: Report,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
-        self.files, self.device, self.dtype, self.report = files, device, dtype, report
+        self.files, self.device, self.precision, self.report = files, device, precision, report
         self._progress = progress
         self._loaded: dict[str, Any] = {}
         self._specs: dict[str, PartSpec] = {}
@@ -56,10 +58,12 @@ class Parts:
         return cast("SynchformerSpec", self._spec("synchformer"))
 
     def flow(self) -> FlowNetwork:
-        return cast("FlowNetwork", self._part("flow", "flow"))
+        net = cast("FlowNetwork", self._part("flow", "flow"))
+        net.t_embed.published_half_precision = self.precision.published_time_features
+        return net
 
     def vae(self) -> VAE:
-        return self._fitting(cast("VAE", self._part("vae", "vae")), "VAE")
+        return self._fitting(cast("VAE", self._part("vae", "vae", encoder=False)), "VAE")
 
     def vocoder(self) -> BigVGAN:
         return self._fitting(cast("BigVGAN", self._part("vocoder", "vocoder")), "vocoder")
@@ -73,12 +77,37 @@ class Parts:
     def clip_text(self) -> CLIPEncoder:
         return cast("CLIPEncoder", self._part("clip text", "clip", image=False))
 
+    def specs(self, kinds: Iterable[str]) -> dict[str, PartSpec]:
+        """Kind -> spec; nothing is loaded."""
+        return {kind: self._spec(kind) for kind in kinds}
+
+    def loaded_bytes(self) -> dict[str, int]:
+        """The parts that are loaded, with the bytes of their weights."""
+        return {name: sum(value.nbytes for value in _weights(module)) for name, module in self._loaded.items()}
+
+    def releasable_bytes(self) -> int:
+        """What the system would call free again without the parts: views of a mapped file count as free as it is."""
+        return sum(
+            value.nbytes
+            for module in self._loaded.values()
+            for value in _weights(module)
+            if self.device.type != "cpu" or value.untyped_storage().nbytes() == value.nbytes
+        )
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Forgets all modules but those of ``names``."""
+        if gone := set(self._loaded).difference(names):
+            self.release(*gone)
+
     def release(self, *names: str) -> None:
         """Forgets the modules of ``names`` ("flow", "vae", "vocoder", "synchformer", "clip image", "clip text"), or all."""
         for name in names or tuple(self._loaded):
             self._loaded.pop(name, None)
+        gc.collect()  # what a module keeps for its fast path may refer back to it
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
 
     def _spec(self, kind: str) -> PartSpec:
         if kind not in self._specs:
@@ -88,10 +117,10 @@ class Parts:
 
     def _part(self, name: str, kind: str, **options: Any) -> Any:
         if name not in self._loaded:
-            path = self.files.paths[kind]
-            report = None if self._progress is None else partial(self._progress, f"load {name}")
+            options["progress"] = None if self._progress is None else partial(self._progress, f"load {name}")
+            options |= {"dtype": self.precision.of(kind), "storage": self.precision.storage_of(kind)}
             with self.report.stage("load"):
-                self._loaded[name], _ = load_part(path, kind, dtype=self.dtype, device=self.device, progress=report, **options)
+                self._loaded[name], _ = load_part(self.files.paths[kind], kind, device=self.device, **options)
         return self._loaded[name]
 
     def _fitting(self, module: Any, what: str) -> Any:
@@ -101,3 +130,7 @@ class Parts:
                 f"The {what} is a {got.name} one and the flow network needs {wanted.name}; use files of one rate."
             )
         return module
+
+
+def _weights(module: torch.nn.Module) -> list[torch.Tensor]:
+    return list(module.state_dict(keep_vars=True).values())

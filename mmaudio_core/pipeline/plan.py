@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from math import inf
+from typing import Any, Literal, cast
 
 import torch
 
@@ -107,6 +108,23 @@ def check_memory(wish: Memory) -> Memory:
     raise InputError(f"Memory {wish!r} was asked for; use {', '.join(MODES)}, or a number of bytes above 0.")
 
 
+def parse_memory(text: str) -> Memory:
+    """A mode, or a number of GB (10^9 bytes).
+
+    Raises:
+        InputError: for anything else.
+    """
+    if text in MODES:
+        return cast(Memory, text)
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < inf:
+        raise InputError(f"The memory {text!r} was given; use {', '.join(MODES)}, or a number of GB above 0.")
+    return max(1, int(size * GB))
+
+
 def unplanned(wish: Memory, keep_parts: bool) -> Plan:
     """What holds while no run was planned, for stages that are called one by one."""
     if wish == "chunked":
@@ -121,26 +139,26 @@ def plan(
     free_bytes: int | None = None,
     memory: Memory = "auto",
     keep_parts: bool = True,
-    others: Mapping[str, int] | None = None,
+    loaded: Mapping[str, int] | None = None,
 ) -> Plan:
     """The plan for ``run`` on a device with ``free_bytes`` (None: unknown) for it and for the parts that it holds already.
 
     specs: kind ("flow", "vae", ...) -> spec; only those that the run uses are needed. memory: a mode is taken as it is; "auto"
     takes the first that fits of resident, staged with the smaller parts kept, staged, chunked, and the least there is where
-    none does; a number does the same for that many bytes. ``keep_parts`` False: none stays. others: parts that are loaded and
-    not used by this run, with their bytes.
+    none does; a number does the same for that many bytes. ``keep_parts`` False: none stays. loaded: the parts that are loaded
+    already, with their bytes; those that the run does not use stay as long as there is room.
 
     Raises:
         InputError: when a budget in bytes is below the smallest possible peak, which is named.
     """
     precision = dtype if isinstance(dtype, Precision) else Precision(dtype)
     needs = needs_of(specs, precision, run)
-    weights = {need.part: need.weight_bytes for need in needs} | dict(others or {})
+    weights = {need.part: need.weight_bytes for need in needs} | dict(loaded or {})
     budget = memory if isinstance(memory, int) else free_bytes
     least = max(need.least_bytes for need in needs)
 
     if memory == "resident":
-        return _assemble("resident", tuple(weights), needs, weights, None, budget)
+        return _assemble("resident", PARTS, needs, weights, None, budget)
     if memory == "staged":
         return _assemble("staged", (), needs, weights, None, budget)
     if memory == "chunked":
@@ -160,7 +178,7 @@ def _candidates(weights: Mapping[str, int], keep_parts: bool) -> Iterable[tuple[
     """What could stay, most first: all, all but the largest, and so on to none."""
     smallest_first = sorted(weights, key=lambda part: weights[part])
     if keep_parts:
-        yield "resident", tuple(weights)
+        yield "resident", PARTS
         for count in range(len(smallest_first) - 1, 0, -1):
             yield "staged", tuple(smallest_first[:count])
     yield "staged", ()
@@ -178,10 +196,10 @@ def _assemble(
     sizes: dict[str, Any] = {}
     stages = []
     for need in needs:
-        size, work = need.options[0] if room_bytes is None else need.within(room_bytes)
-        if size < need.options[0][0]:
-            sizes[SIZES[need.part]] = size
-        beside = sum(weights[part] for part in kept if part != need.part)
+        amount, work = need.options[0] if room_bytes is None else need.within(room_bytes)
+        if amount < need.options[0][0]:
+            sizes[SIZES[need.part]] = amount
+        beside = sum(size for part, size in weights.items() if part in kept and part != need.part)
         stages.append(Stage(need.name, need.weight_bytes, work, beside))
     return replace(Plan(mode, kept, stages=tuple(stages), budget_bytes=budget), **sizes)
 

@@ -1,0 +1,43 @@
+"""What may be given to a run together, and what is said of its duration."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+from typing import Any
+
+from ..errors import InputError
+from ..spec.timing import check_duration, sync_frames
+
+log = logging.getLogger("mmaudio")
+
+LONG_DURATION_S = 12.0
+
+
+def check_given(
+    video: Any, frames: Any, fps: float | Fraction | None, image: Any, duration_s: float | None, start_s: float
+) -> None:
+    """Of the pictures at most one kind, and only what belongs to it.
+
+    Raises:
+        InputError: when two are given, frames without their rate, a rate or a start without what it is of, or too short a time.
+    """
+    if duration_s is not None:
+        check_duration(duration_s)
+    if start_s and video is None:
+        raise InputError(f"A start of {start_s:g} s was given without a video file; only a file can be entered later.")
+    given = [name for name, value in (("video", video), ("frames", frames), ("image", image)) if value is not None]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} were given together; give one of them.")
+    if frames is not None and fps is None:
+        raise InputError("Frames were given without fps; give the frame rate they are shown at, it is never guessed.")
+    if frames is None and fps is not None:
+        raise InputError("fps was given without frames; a video file brings its own time stamps.")
+
+
+def tell_duration(asked_s: float | None, covered_s: float) -> None:
+    """Warns when the sound is shorter than asked for, or far longer than what the networks know."""
+    if asked_s is not None and sync_frames(covered_s) < sync_frames(asked_s):
+        log.warning("The video ends after %.2f s; the sound is cut to that (%.2f s were asked for).", covered_s, asked_s)
+    if covered_s > LONG_DURATION_S:
+        log.warning("%.1f s are far beyond the 8 s that the published networks were trained on; expect less.", covered_s)
