@@ -29,6 +29,33 @@ def token_at(index, members, patches, OVER_TIME: tl.constexpr):
 
 
 @triton.jit
+def class_part(
+    q_at, k_at, v_at, part, first, end, members, patches, stride_t, SCALE: tl.constexpr, OVER_TIME: tl.constexpr,
+    HEAD: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """What the class token gets from the members first .. end: weighted values, largest score, sum of weights."""
+    q = tl.load(q_at).to(tl.float32) * SCALE
+    largest = tl.max(tl.zeros((HEAD,), tl.float32), 0) + float("-inf")
+    total = tl.sum(tl.zeros((HEAD,), tl.float32), 0)
+    mixed = tl.zeros((HEAD,), tl.float32)
+    for at in range(first, end, KEYS):
+        key = at + tl.arange(0, KEYS)
+        place = token_at(key, members, patches, OVER_TIME)[:, None] * stride_t
+        k = tl.load(k_at[None, :] + place, mask=(key < end)[:, None], other=0.0).to(tl.float32)
+        v = tl.load(v_at[None, :] + place, mask=(key < end)[:, None], other=0.0).to(tl.float32)
+        scores = tl.where(key < end, tl.sum(k * q[None, :], 1), float("-inf"))
+        larger = tl.maximum(largest, tl.max(scores, 0))
+        weights = tl.exp2(scores - larger)
+        fading = tl.exp2(largest - larger)
+        total = total * fading + tl.sum(weights, 0)
+        mixed = mixed * fading + tl.sum(weights[:, None] * v, 0)
+        largest = larger
+    tl.store(part + tl.arange(0, HEAD), mixed)
+    tl.store(part + HEAD, largest)
+    tl.store(part + HEAD + 1, total)
+
+
+@triton.jit
 def groups_kernel(
     qkv, out, parts, heads, tokens, members, patches, pack, packs, tiles, stride_b, stride_t, stride_c, stride_part,
     SCALE: tl.constexpr, OVER_TIME: tl.constexpr, HEAD: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
@@ -73,26 +100,8 @@ def groups_kernel(
     tl.store(to, (mixed / total[:, None]).to(out.dtype.element_ty), mask=(query < end)[:, None])
 
     if tile == 0:
-        class_q = tl.load(q_at).to(tl.float32) * SCALE
-        class_largest = tl.max(tl.zeros((HEAD,), tl.float32), 0) + float("-inf")
-        class_total = tl.sum(tl.zeros((HEAD,), tl.float32), 0)
-        class_mixed = tl.zeros((HEAD,), tl.float32)
-        for at in range(first, end, KEYS):
-            key = at + tl.arange(0, KEYS)
-            place = token_at(key, members, patches, OVER_TIME)[:, None] * stride_t
-            k = tl.load(k_at[None, :] + place, mask=(key < end)[:, None], other=0.0).to(tl.float32)
-            v = tl.load(v_at[None, :] + place, mask=(key < end)[:, None], other=0.0).to(tl.float32)
-            class_scores = tl.where(key < end, tl.sum(k * class_q[None, :], 1), float("-inf"))
-            class_larger = tl.maximum(class_largest, tl.max(class_scores, 0))
-            class_weights = tl.exp2(class_scores - class_larger)
-            class_fading = tl.exp2(class_largest - class_larger)
-            class_total = class_total * class_fading + tl.sum(class_weights, 0)
-            class_mixed = class_mixed * class_fading + tl.sum(class_weights[:, None] * v, 0)
-            class_largest = class_larger
         to_part = parts + ((sample * heads + head) * packs + part) * (HEAD + 2)
-        tl.store(to_part + column, class_mixed)
-        tl.store(to_part + HEAD, class_largest)
-        tl.store(to_part + HEAD + 1, class_total)
+        class_part(q_at, k_at, v_at, to_part, first, end, members, patches, stride_t, SCALE, OVER_TIME, HEAD, KEYS)
 
 
 @triton.jit

@@ -26,6 +26,17 @@ def pushed(value, d0, d1, d2, d3, d4, f0, f1, f2, f3, f4, f5):
 
 
 @triton.jit
+def added(value, out, d0, d1, d2, d3, d4, f0, f1, f2, f3, f4, f5):
+    """The same step for a second signal whose filtered values are added to the first's."""
+    return out + f0 * value, d0 + f1 * value, d1 + f2 * value, d2 + f3 * value, d3 + f4 * value, d4 + f5 * value
+
+
+@triton.jit
+def every_second(taps):
+    return tl.load(taps), tl.load(taps + 2), tl.load(taps + 4), tl.load(taps + 6), tl.load(taps + 8), tl.load(taps + 10)
+
+
+@triton.jit
 def snake_of(u, slope, height):
     wave = tl.sin(slope * u)
     return u + height * wave * wave
@@ -39,10 +50,46 @@ def block_of(x_rows, at, live, samples, x_t, first, last):
 
 
 @triton.jit
+def column_of(tile, step, i):
+    """Where a lane has its whole row of ``tile`` in registers, as here, nothing is added up: the compiler takes the one."""
+    return tl.sum(tl.where(step[None, :] == i, tile, 0.0), 1)
+
+
+@triton.jit
 def row_of(x_rows, at, live, samples, x_t):
     """x at the times ``at`` (lanes,) in float32, its ends repeated."""
     at = tl.minimum(tl.maximum(at, 0), samples - 1)
     return tl.load(x_rows + at.to(tl.int64) * x_t, mask=live, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def filled(
+    x_rows, start, live, samples, x_t, taps, first, last, TIME_MAJOR: tl.constexpr, LANES: tl.constexpr, STEPS: tl.constexpr
+):
+    """What both up filters have under way after the eight samples before ``start``, of which they need five."""
+    f0, f2, f4, f6, f8, f10 = every_second(taps)
+    f1, f3, f5, f7, f9, f11 = every_second(taps + 1)
+    step = tl.arange(0, STEPS)
+    e0 = tl.zeros((LANES,), tl.float32)
+    e1, e2, e3, e4, o0, o1, o2, o3, o4 = e0, e0, e0, e0, e0, e0, e0, e0, e0
+    for block in range(0, 8 // STEPS):
+        before = start - 8 + block * STEPS
+        if not TIME_MAJOR:
+            tile = block_of(x_rows, before[:, None] + step[None, :], live, samples, x_t, first, last)
+        for i in tl.static_range(STEPS):
+            value = 2 * (row_of(x_rows, before + i, live, samples, x_t) if TIME_MAJOR else column_of(tile, step, i))
+            _, e0, e1, e2, e3, e4 = pushed(value, e0, e1, e2, e3, e4, f1, f3, f5, f7, f9, f11)
+            _, o0, o1, o2, o3, o4 = pushed(value, o0, o1, o2, o3, o4, f0, f2, f4, f6, f8, f10)
+    return e0, e1, e2, e3, e4, o0, o1, o2, o3, o4
+
+
+@triton.jit
+def before_first(x_rows, first, live, samples, x_t, taps, slope, height):
+    """The activation's first sample, which it also has before that."""
+    f1, f3, f5, f7, f9, f11 = every_second(taps + 1)
+    second = row_of(x_rows, tl.zeros_like(first).to(tl.int32) + 1, live, samples, x_t)
+    third = row_of(x_rows, tl.zeros_like(first).to(tl.int32) + 2, live, samples, x_t)
+    return snake_of(2 * (f1 * third + f3 * second + (f5 + f7 + f9 + f11) * first), slope, height)
 
 
 @triton.jit
@@ -57,43 +104,24 @@ def snake_kernel(
     """
     lane = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
     live = lane < lanes
-    if TIME_MAJOR:
-        channel = lane % channels
-        piece = lane // channels % pieces
-    else:
-        piece = lane % pieces
-        channel = lane // pieces % channels
+    channel = lane % channels if TIME_MAJOR else lane // pieces % channels
+    piece = lane // channels % pieces if TIME_MAJOR else lane % pieces
     sample = lane // pieces // channels
     start = piece.to(tl.int32) * PIECE
     x_rows = x + sample * x_b + channel * x_c
     y_rows = y + sample * y_b + channel * y_c
     slope = tl.load(alpha + channel, mask=live, other=0.0).to(tl.float32)
     height = tl.load(inverse_beta + channel, mask=live, other=0.0).to(tl.float32)
-    f0, f1, f2, f3 = tl.load(taps), tl.load(taps + 1), tl.load(taps + 2), tl.load(taps + 3)
-    f4, f5, f6, f7 = tl.load(taps + 4), tl.load(taps + 5), tl.load(taps + 6), tl.load(taps + 7)
-    f8, f9, f10, f11 = tl.load(taps + 8), tl.load(taps + 9), tl.load(taps + 10), tl.load(taps + 11)
+    f0, f2, f4, f6, f8, f10 = every_second(taps)
+    f1, f3, f5, f7, f9, f11 = every_second(taps + 1)
     step = tl.arange(0, STEPS)
 
-    zero = tl.zeros((LANES,), tl.int32)
-    first = row_of(x_rows, zero, live, samples, x_t)
-    last = row_of(x_rows, zero + samples, live, samples, x_t)
-    begun = 2 * (f1 * row_of(x_rows, zero + 2, live, samples, x_t) + f3 * row_of(x_rows, zero + 1, live, samples, x_t))
-    begun = snake_of(begun + 2 * (f5 + f7 + f9 + f11) * first, slope, height)  # what is before the activation's first sample
-
-    e0 = tl.zeros((LANES,), tl.float32)
-    e1, e2, e3, e4, o0, o1, o2, o3, o4 = e0, e0, e0, e0, e0, e0, e0, e0, e0
-    for block in range(0, 8 // STEPS):
-        before = start - 8 + block * STEPS
-        if not TIME_MAJOR:
-            tile = block_of(x_rows, before[:, None] + step[None, :], live, samples, x_t, first, last)
-        for i in tl.static_range(STEPS):
-            if TIME_MAJOR:
-                value = 2 * row_of(x_rows, before + i, live, samples, x_t)
-            else:
-                value = 2 * tl.sum(tl.where(step[None, :] == i, tile, 0.0), 1)
-            even, e0, e1, e2, e3, e4 = pushed(value, e0, e1, e2, e3, e4, f1, f3, f5, f7, f9, f11)
-            odd, o0, o1, o2, o3, o4 = pushed(value, o0, o1, o2, o3, o4, f0, f2, f4, f6, f8, f10)
-
+    first = row_of(x_rows, tl.zeros_like(start), live, samples, x_t)
+    last = row_of(x_rows, tl.zeros_like(start) + samples, live, samples, x_t)
+    begun = before_first(x_rows, first, live, samples, x_t, taps, slope, height)
+    e0, e1, e2, e3, e4, o0, o1, o2, o3, o4 = filled(
+        x_rows, start, live, samples, x_t, taps, first, last, TIME_MAJOR, LANES, STEPS
+    )
     z0 = tl.zeros((LANES,), tl.float32)
     z1, z2, z3, z4, done1, done2, done3, odd = z0, z0, z0, z0, z0, z0, z0, z0
     coming = row_of(x_rows, start, live, samples, x_t)
@@ -104,30 +132,20 @@ def snake_kernel(
         out = tl.zeros((LANES, STEPS), tl.float32)
         for i in tl.static_range(STEPS):
             p = now + i
+            value = 2 * (coming if TIME_MAJOR else column_of(tile, step, i))
             if TIME_MAJOR:
-                value = 2 * coming
                 coming = row_of(x_rows, p + 1, live, samples, x_t)  # under way while this step computes
-            else:
-                value = 2 * tl.sum(tl.where(step[None, :] == i, tile, 0.0), 1)
             up_even, e0, e1, e2, e3, e4 = pushed(value, e0, e1, e2, e3, e4, f1, f3, f5, f7, f9, f11)
             up_odd, o0, o1, o2, o3, o4 = pushed(value, o0, o1, o2, o3, o4, f0, f2, f4, f6, f8, f10)
             # After its last sample, the odd one of the last pair, the activation repeats that.
             odd = tl.where(p - 3 >= samples, odd, tl.where(p < 3, begun, snake_of(up_odd, slope, height)))
             even = tl.where(p - 2 >= samples, odd, tl.where(p < 2, begun, snake_of(up_even, slope, height)))
-            done = done1
-            done1, done2 = done2, done3
-            done3, z0, z1, z2, z3, z4 = (
-                f11 * even + f10 * odd + z0,
-                f9 * even + f8 * odd + z1,
-                f7 * even + f6 * odd + z2,
-                f5 * even + f4 * odd + z3,
-                f3 * even + f2 * odd + z4,
-                f1 * even + f0 * odd,
-            )
-            n = p - 8
+            done, done1, done2 = done1, done2, done3
+            done3, z0, z1, z2, z3, z4 = pushed(even, z0, z1, z2, z3, z4, f11, f9, f7, f5, f3, f1)
+            done3, z0, z1, z2, z3, z4 = added(odd, done3, z0, z1, z2, z3, z4, f10, f8, f6, f4, f2, f0)
             if TIME_MAJOR:
-                mask = live & (n >= start) & (n < samples)
-                tl.store(y_rows + n.to(tl.int64) * y_t, done.to(y.dtype.element_ty), mask=mask)
+                mask = live & (p - 8 >= start) & (p - 8 < samples)
+                tl.store(y_rows + (p - 8).to(tl.int64) * y_t, done.to(y.dtype.element_ty), mask=mask)
             else:
                 out = tl.where(step[None, :] == i, done[:, None], out)
         if not TIME_MAJOR:
