@@ -95,6 +95,12 @@ def unwritten_row(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
+def one_row_off(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    out = attend(q, k, v)
+    out[1, 10, 32:] *= 1.03
+    return out
+
+
 def swapped_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attend(q.flip(1), k.flip(1), v.flip(1))
 
@@ -122,6 +128,7 @@ def other_dtype(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 WRONG = {
     broken: "it fails at its first call (RuntimeError: CUDA error: no kernel image is available)",
     unwritten_row: "its result is off by nan",
+    one_row_off: "its result is off by",
     swapped_heads: "its result is off by",
     heads_last: "its result is off by",
     last_key_left_out: "its result is off by",

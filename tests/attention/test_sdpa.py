@@ -172,3 +172,12 @@ def test_a_kernel_that_torch_refuses_is_not_usable(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sdpa.F, "scaled_dot_product_attention", refuse)
     for name in ON_CPU:
         assert named(name).reason(CPU, torch.float32, 64) == "torch refuses: No available kernel"
+
+
+def test_torch_is_asked_with_the_width_dtype_and_kernel_that_are_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(sdpa, "attend", lambda q, k, v, **_: given.append((q.shape, q.dtype)))
+    seen = chosen_kernels(monkeypatch)
+    assert named("sdpa-flash").reason(CPU, torch.bfloat16, 1536) is None
+    assert [(shape[-1], dtype) for shape, dtype in given] == [(1536, torch.bfloat16)]
+    assert seen == ["f"]
