@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -101,9 +102,11 @@ class Parts:
 
     def release(self, *names: str) -> None:
         """Forgets the modules of ``names`` ("flow", "vae", "vocoder", "synchformer", "clip image", "clip text"), or all."""
-        for name in names or tuple(self._loaded):
-            self._loaded.pop(name, None)
-        gc.collect()  # what a module keeps for its fast path may refer back to it
+        gone = [self._loaded.pop(name) for name in names or tuple(self._loaded) if name in self._loaded]
+        alive = [weakref.ref(module) for module in gone]
+        gone.clear()
+        if any(module() is not None for module in alive):
+            gc.collect()  # what a module keeps for its fast path may refer back to it
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         elif self.device.type == "mps":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import weakref
 from collections.abc import Callable
@@ -25,11 +24,11 @@ from mmaudio_core.spec.timing import sequence_lengths
 from mmaudio_core.types import Features
 from mmaudio_core.weights.build import build_module
 
+from .precision import needs
 from .test_memory_estimates import on_meta, peak
 
 GB = 1e9
 BF16 = torch.bfloat16
-FAST = SampleSettings(steps=2)
 
 
 def published(name: str) -> dict[str, PartSpec]:
@@ -121,7 +120,7 @@ def test_fused_attention_takes_the_square_out_of_the_duration() -> None:
 @pytest.mark.skipif(not fuses_attention(torch.device("cpu")), reason="this torch has no fused attention on the CPU")
 def test_fused_attention_is_counted_as_it_is_on_a_cpu() -> None:
     net: Any = build_module(FlowSpec(20, 448, 7, 1, 1)).eval()
-    lengths = sequence_lengths(40.0, net.spec.audio)
+    lengths = sequence_lengths(16.0, net.spec.audio)
     x, t = torch.zeros(1, lengths.latent, 20), torch.tensor(0.5)
     needed = peak(net, lambda: net.velocity(x, t, net.conditions(Features(), lengths)), x)
     with_scores, without = (memory.flow_bytes(net.spec, 1, lengths.latent, torch.float32, fused) for fused in (False, True))
@@ -264,79 +263,90 @@ def test_free_memory_here() -> None:
     assert free_memory.free_bytes(torch.device("meta")) is None
 
 
-@pytest.fixture(scope="module")
-def picture() -> np.ndarray:
-    return np.full((40, 60, 3), 99, np.uint8)
+INPUTS: dict[str, Any] = {"prompt": "rain", "duration_s": 1.0, "settings": SampleSettings(2)}
 
 
-def planned(caplog: pytest.LogCaptureFixture, free: int | None, monkeypatch: pytest.MonkeyPatch, **wish: Any) -> Any:
-    monkeypatch.setattr("mmaudio_core.pipeline.planner.free_bytes", lambda device: free)
+@pytest.fixture
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No system says how much memory is free."""
+    monkeypatch.setattr("mmaudio_core.pipeline.planner.free_bytes", lambda device: None)
+
+
+def tiny(**wish: Any) -> Any:
     return mmaudio_core.load("tiny", device="cpu", dtype="float32", **wish)
 
 
-def test_a_run_is_planned_once_and_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = planned(caplog, None, monkeypatch)
+def test_a_run_is_planned_and_said_once(
+    nothing_known: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny()
     with caplog.at_level(logging.INFO, "mmaudio"):
-        model.generate(prompt="rain", duration_s=1.0, settings=FAST)
+        everything = model.generate(**INPUTS).audio.samples
     assert sum(message.startswith("Memory: all parts stay loaded") for message in caplog.messages) == 1
     assert set(model.parts._loaded) == {"clip text", "flow", "vae", "vocoder"}
+    found: Plan = model._planner.now
+    assert found.mode == "resident"
+
+    # A byte less than all parts need: something has to go.
+    tight = tiny(memory=found.peak_bytes - 1)
+    assert torch.equal(tight.generate(**INPUTS).audio.samples, everything)
+    assert tight._planner.now.mode == "staged"
+    assert set(tight.parts._loaded) == set(tight._planner.now.kept)
+    assert 0 < len(tight.parts._loaded) < 4
+
+    # The device filled up meanwhile: what had stayed goes, and the run is tried all the same.
+    monkeypatch.setattr("mmaudio_core.pipeline.planner.free_bytes", lambda device: 1)
+    monkeypatch.setattr(type(model.parts), "releasable_bytes", lambda self: 0)
+    model._planner.decide(Run(1.0, video=False))
+    assert model._planner.now.mode == "chunked"
+    assert model.parts._loaded == {}
+    assert any("expect it to be slow or to fail" in message for message in caplog.messages)
 
 
-def test_parts_go_between_stages_as_planned(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At every load what is there is what the plan lets stay, and what is released is gone."""
-    model = planned(caplog, None, monkeypatch, memory="staged")
-    loads: list[set[str]] = []
+def test_a_budget_below_the_least_stops_before_anything_is_loaded(nothing_known: None) -> None:
+    model = tiny(memory=1000)
+    with pytest.raises(InputError, match=r"memory budget of 0\.00 GB"):
+        model.generate(**INPUTS)
+    assert model.parts._loaded == {}
+
+
+def test_parts_go_between_stages_as_planned(nothing_known: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every load nothing else is there, and what was released is gone."""
+    model = tiny(memory="staged")
+    there: list[set[str]] = []
     alive: list[weakref.ref] = []
     original = type(model.parts)._part
 
     def watched(self: Any, name: str, *args: Any, **options: Any) -> Any:
-        loads.append(set(self._loaded))
+        there.append(set(self._loaded))
         assert all(ref() is None for ref in alive), "a part that was released is still in memory"
         module = original(self, name, *args, **options)
         alive.append(weakref.ref(next(module.parameters())))
         return module
 
     monkeypatch.setattr(type(model.parts), "_part", watched)
-    model.generate(prompt="rain", duration_s=1.0, settings=FAST)
-    gc.collect()
-    assert loads == [set()] * 4
+    frames = np.zeros((26, 40, 60, 3), np.uint8)
+    model.generate(frames=frames, fps=25, prompt="rain", settings=INPUTS["settings"])
+    assert there == [set()] * 6
     assert model.parts._loaded == {}
 
 
-def test_a_budget_decides_what_stays(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = planned(caplog, None, monkeypatch)
-    inputs = {"prompt": "rain", "duration_s": 1.0, "settings": FAST}
-    everything = model.generate(**inputs).audio.samples
-    found: Plan = model._planner.now
-    tight = planned(caplog, None, monkeypatch, memory=found.peak_bytes - 1)
-    assert torch.equal(tight.generate(**inputs).audio.samples, everything)
-    assert tight._planner.now.mode == "staged"
-    assert set(tight.parts._loaded) == set(tight._planner.now.kept) & set(PARTS)
-    assert 0 < len(tight.parts._loaded) < 4
-    with pytest.raises(InputError, match=r"memory budget of 0\.00 GB"):
-        planned(caplog, None, monkeypatch, memory=1000).generate(**inputs)
+def test_smaller_pieces_give_the_same(nothing_known: None) -> None:
+    small, usual = tiny(memory="chunked"), tiny()
+    assert (small._planner.now.frames_per_chunk, small._planner.now.segments_per_chunk) == (1, 1)
+    frames = np.random.default_rng(0).integers(0, 255, (42, 40, 60, 3), np.uint8)
+    one, many = (model.encode_frames(model.read_frames(frames, 25)) for model in (small, usual))
+    latents = [model.sample(one, one.duration_s, [0, 1], settings=INPUTS["settings"]).tokens for model in (small, usual)]
+    for a, b in ((one.clip, many.clip), (one.sync, many.sync), latents):
+        assert a is not None
+        assert (a - b).abs().max() <= 1e-4 * a.abs().max()
 
 
-def test_a_device_that_filled_up_lets_parts_go(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = planned(caplog, None, monkeypatch)
-    inputs = {"prompt": "rain", "duration_s": 1.0, "settings": FAST}
-    model.generate(**inputs)
-    assert len(model.parts._loaded) == 4
-    monkeypatch.setattr("mmaudio_core.pipeline.planner.free_bytes", lambda device: 1)
-    monkeypatch.setattr(type(model.parts), "releasable_bytes", lambda self: 0)
-    with caplog.at_level(logging.INFO, "mmaudio"):
-        model.generate(**inputs)
-    assert model._planner.now.mode == "chunked"
-    assert model.parts._loaded == {}
-    assert any("expect it to be slow or to fail" in message for message in caplog.messages)
-
-
-def test_chunked_gives_the_same_sound(
-    picture: np.ndarray, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frames = np.stack([np.roll(picture, k, 1) + np.uint8(3 * k) for k in range(26)])
-    inputs = {"frames": frames, "fps": 25, "prompt": ["rain", "wind"], "settings": SampleSettings(2, batch_size=2)}
-    sounds = [planned(caplog, None, monkeypatch, memory=mode).generate(**inputs) for mode in ("resident", "chunked")]
-    a, b = (sound.audio.samples for sound in sounds)
-    assert a.shape == b.shape
-    assert (a - b).abs().max() <= 1e-4 * a.abs().max()
+def test_memory_in_use_is_not_taken_for_lost() -> None:
+    """On a CPU weights that are views of their file count as free already; those that were converted do not."""
+    needs(torch.float16)
+    as_stored, converted = mmaudio_core.load("tiny", device="cpu", dtype="float16"), tiny()
+    for model in (as_stored, converted):
+        model.parts.flow()
+    assert as_stored.parts.releasable_bytes() == 0 < as_stored.parts.loaded_bytes()["flow"]
+    assert converted.parts.releasable_bytes() == converted.parts.loaded_bytes()["flow"]
