@@ -95,6 +95,7 @@ class Sampler(io.ComfyNode):
         denoise: float,
         takes: int,
     ) -> io.NodeOutput:
+        from .host.acceleration import let_go, model_accelerator
         from .host.conditioning import lengths_for, unpack
         from .host.memory import place_model
         from .host.native_model import flow_of
@@ -120,7 +121,11 @@ class Sampler(io.ComfyNode):
         batch = 1 if solver == "dopri5" else min(count, settings.batch_size)
         place_model(model, model.model.memory_required((batch, *samples.shape[1:])))
         known = known_sound(latent, denoise)
-        result = sample_latents(net, features, duration_s, seeds, against.text, settings, HostProgress(), known)
+        how = model_accelerator(model, net)
+        try:
+            result = sample_latents(net, features, duration_s, seeds, against.text, settings, HostProgress(), known, how)
+        finally:
+            let_go(net)
         out = make_latent(result.tokens.transpose(1, 2).contiguous(), duration_s)
         return io.NodeOutput({**{k: v for k, v in latent.items() if k != "samples"}, **out})
 

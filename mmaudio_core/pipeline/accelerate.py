@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..attention import sdpa
 from ..attention.choose import Chooser
 from ..attention.protocol import Attention
 from ..errors import InputError
@@ -75,6 +77,8 @@ class Accelerator:
         self.speed = speed or Speed()
         self.version, self.patched = version, patched
         self._attend = attend or Chooser().bound(self.speed.attention)
+        # The reference is left as it is unless an attention was asked for.
+        self._plain_attend = sdpa.attend if attend is None and self.speed.attention == "auto" else self._attend
         self._kernels: dict[torch.device, Kernels] = {}
         self._said: set[str] = set()
 
@@ -102,13 +106,15 @@ class Accelerator:
         reason = self.reason_for_plain(net)
         if reason is not None:
             self._say(f"The flow network runs on its plain path: {reason}.")
-            return guided(net.velocity, conditions.expand(batch), empty and empty.expand(batch), strength)
+            plain = partial(net.velocity, attend=self._plain_attend)
+            return guided(plain, conditions.expand(batch), empty and empty.expand(batch), strength)
         layers = self._layers(net)
         inputs = run_inputs(net, conditions, empty, batch)
         cuda = net.device.type == "cuda"
         compiled = self.speed.kernels == "compile"
         graphs = cuda and not compiled if self.speed.graphs is None else self.speed.graphs and cuda
-        key = (inputs.shapes, strength, graphs, id(self._attend))
+        # What inference mode made, nothing outside of it may write to.
+        key = (inputs.shapes, strength, graphs, id(self._attend), torch.is_inference_mode_enabled())
         made, known = net.fast_cache.run(
             key, lambda: GuidedVelocity(layers, inputs, strength, self._attend, times, graphs, compiled)
         )

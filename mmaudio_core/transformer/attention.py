@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.norm import HeadRMSNorm
@@ -73,8 +72,3 @@ def by_part(packed: Tensor) -> Tensor:
 
 def _interleaved(parts: Tensor) -> Tensor:
     return parts.unflatten(0, (3, -1)).transpose(0, 1).reshape(parts.shape)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention with scale 1 / sqrt(64): (B, H, tokens, 64) each -> (B, tokens, D)."""
-    return F.scaled_dot_product_attention(q, k, v.contiguous()).transpose(1, 2).flatten(2)

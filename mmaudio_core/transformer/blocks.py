@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attention.protocol import Attention
+from ..attention.sdpa import attend
 from ..layers.conv import channel_last_conv
 from ..layers.mlp import GatedConvMLP, GatedMLP
 from ..layers.operations import TORCH, Operations
-from .attention import HeadAttention, attend
+from .attention import HeadAttention
 
 LAYER_NORM_EPS = 1e-5
 
@@ -64,7 +66,7 @@ class StreamBlock(nn.Module):
         x = x + gate1 * self.linear1(attended)
         return x + gate2 * self.ffn(modulate(x, shift2, scale2))
 
-    def forward(self, x: Tensor, c: Tensor, rope: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, rope: Tensor | None, attend: Attention = attend) -> Tensor:
         """The block as an audio-only one: self-attention over its own tokens."""
         (q, k, v), modulation = self.before(x, c, rope)
         return self.after(x, attend(q, k, v), modulation)
@@ -80,7 +82,14 @@ class JointBlock(nn.Module):
         self.text_block = StreamBlock(width, heads, kernel=0, attention_only=last, operations=operations)
 
     def forward(
-        self, latent: Tensor, clip: Tensor, text: Tensor, c: Tensor, c_frames: Tensor, rope: Rotations
+        self,
+        latent: Tensor,
+        clip: Tensor,
+        text: Tensor,
+        c: Tensor,
+        c_frames: Tensor,
+        rope: Rotations,
+        attend: Attention = attend,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, L, D), (B, V, D), (B, T, D) in and out; ``c`` (B, 1, D) global, ``c_frames`` (B, L, D) frame-aligned."""
         latent_qkv, latent_modulation = self.latent_block.before(latent, c_frames, rope.audio)

@@ -7,13 +7,14 @@ in one product, guidance before the last, linear convolution, no queries where n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attention.protocol import Attention
 from ..kernels.adaln import widened
 from ..kernels.dense import Conv, Tile
 from ..kernels.sets import Kernels
@@ -21,8 +22,6 @@ from .blocks import FinalLayer, JointBlock, Rotations, StreamBlock
 from .fast_layers import FastMLP, FastStream, Maker, modulation
 from .model import FlowNetwork
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""q, k, v (B, H, N, 64) -> (B, N, D)."""
 PARTS = 6
 
 
@@ -66,7 +65,7 @@ class FastFlow:
         """(B, L, C) -> (B, L, D)."""
         return self._audio_mlp(self._audio_activation(self._audio_conv(latent)))
 
-    def evaluate(self, x: Tensor, given: StepInputs, heads: HeadBuffers, attend: Attend) -> Tensor:
+    def evaluate(self, x: Tensor, given: StepInputs, heads: HeadBuffers, attend: Attention) -> Tensor:
         """The final layer's modulated input (G B, L, D), float32, for the projected latent x (G B, L, D)."""
         kernels, rows = self.kernels, given.rows
         activated = F.silu(given.frame_conditions)
@@ -107,7 +106,7 @@ class FastFlow:
         given: StepInputs,
         offset: int,
         heads: HeadBuffers,
-        attend: Attend,
+        attend: Attention,
     ) -> tuple[int, Tensor, Tensor, Tensor]:
         """Joint block ``i`` up to attention, and the rest of its visual and text streams.
 

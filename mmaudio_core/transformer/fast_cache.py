@@ -80,4 +80,5 @@ def _mark(parameter: Tensor) -> tuple[Any, tuple[int, int]]:
 
 
 def _where(parameter: Tensor) -> tuple[int, int]:
-    return parameter.data_ptr(), parameter._version
+    # Tensors that were made in inference mode count no changes.
+    return parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version

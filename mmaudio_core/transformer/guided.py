@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..attention.protocol import Attention
 from ..kernels.graphs import Graphed
-from .fast import Attend, FastFlow, HeadBuffers, StepInputs
+from .fast import FastFlow, HeadBuffers, StepInputs
 from .fast_inputs import RunInputs
 
 
@@ -27,7 +28,7 @@ class GuidedVelocity:
         fast: FastFlow,
         inputs: RunInputs,
         strength: float,
-        attend: Attend,
+        attend: Attention,
         times: Sequence[float] = (),
         graphs: bool = False,
         compiled: bool = False,

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..attention.protocol import Attention
+from ..attention.sdpa import attend
 from ..errors import InputError
 from ..layers.conv import channel_last_conv
 from ..layers.mlp import GatedConvMLP, GatedMLP
@@ -149,7 +151,7 @@ class FlowNetwork(nn.Module):
         """Velocity (B, L, C) of normalised ``latent`` (B, L, C) at time ``t`` (B,) or scalar, in the latent's dtype."""
         return self.velocity(latent, t, conditions)
 
-    def velocity(self, latent: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def velocity(self, latent: Tensor, t: Tensor, conditions: Conditions, attend: Attention = attend) -> Tensor:
         """What ``forward`` computes; samplers call it by this name, since a host's subclass has a ``forward`` of its own."""
         clip, text = conditions.clip, conditions.text
         t = t.to(latent.device)
@@ -163,7 +165,7 @@ class FlowNetwork(nn.Module):
         c_frames = c + conditions.sync
 
         for block in self.joint_blocks:
-            x, clip, text = block(x, clip, text, c, c_frames, rope)
+            x, clip, text = block(x, clip, text, c, c_frames, rope, attend)
         for block in self.fused_blocks:
-            x = block(x, c_frames, rope.audio)
+            x = block(x, c_frames, rope.audio, attend)
         return self.final_layer(x, c).to(latent.dtype)

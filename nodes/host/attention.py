@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...mmaudio_core.attention.choose import Chooser
 from ...mmaudio_core.attention.listing import AUTO, BACKENDS
 from ...mmaudio_core.attention.protocol import Attention, Backend
 
@@ -42,6 +43,11 @@ def host_backends() -> tuple[Backend, ...]:
         return BACKENDS
     forbidden = {"xformers"} if getattr(args, "disable_xformers", False) else set()
     return tuple(backend for backend in BACKENDS if backend.name not in forbidden)
+
+
+def host_attention() -> Attention:
+    """Attention as the host's user chose it, or the fastest that is measured where the choice is ours."""
+    return Chooser(host_backends()).bound(host_wish(), fall_back=True)
 
 
 def model_attention(transformer_options: Mapping[str, Any] | None) -> Attention | None:

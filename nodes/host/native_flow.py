@@ -7,9 +7,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ...mmaudio_core.attention.protocol import Attention
 from ...mmaudio_core.layers.operations import TORCH, Operations
 from ...mmaudio_core.spec.model import FlowSpec
 from ...mmaudio_core.transformer.model import FlowNetwork
+from .attention import host_attention, model_attention
 
 
 class NativeFlow(FlowNetwork):
@@ -23,6 +25,7 @@ class NativeFlow(FlowNetwork):
     ) -> None:
         super().__init__(spec, operations)
         self.compute_dtype, self.compute_device = compute_dtype, compute_device
+        self._attention: Attention | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -57,7 +60,15 @@ class NativeFlow(FlowNetwork):
                 # ComfyUI calls this; the core's own classes show the pack's path in its messages.
                 raise ValueError(foreign_conditioning(None if value is None else tuple(value.shape)))
         conditions = self.project(cast(Tensor, mmaudio_clip), cast(Tensor, mmaudio_sync), cast(Tensor, context), x.shape[2])
-        return -self.velocity(x.transpose(1, 2), timesteps, conditions).transpose(1, 2)
+        attend = model_attention(transformer_options) or self.attention
+        return -self.velocity(x.transpose(1, 2), timesteps, conditions, attend).transpose(1, 2)
+
+    @property
+    def attention(self) -> Attention:
+        """Attention as the host's user chose it."""
+        if self._attention is None:
+            self._attention = host_attention()
+        return self._attention
 
 
 def foreign_conditioning(shape: tuple[int, ...] | None) -> str:

@@ -19,6 +19,7 @@ from ...mmaudio_core.pipeline.sample import SampleSettings, sample_latents
 from ...mmaudio_core.transformer.model import FlowNetwork
 from ...mmaudio_core.types import Audio, Features, Mel, VideoFrames
 from ...mmaudio_core.weights.build import load_part
+from .acceleration import own_accelerator
 from .encoders import Encoders
 from .memory import Placed, precision_dtype
 from .sound import SoundModule, load_sound_module
@@ -44,6 +45,7 @@ class Flow:
 
     def __init__(self, path: Path, precision: str) -> None:
         self.path, self.dtype = path, precision_dtype(precision)
+        self.accelerator = own_accelerator()
         self._placed: Placed | None = None
 
     def placed(self) -> Placed:
@@ -99,7 +101,10 @@ class Chain:
         batch = min(len(request.seeds), request.settings.batch_size)
         tokens = round(covered_s * audio.latent_rate_hz) + 1
         network: FlowNetwork = net.use(flow_bytes(net.module.spec, batch, tokens, self.flow.dtype))
-        latents = sample_latents(network, features, covered_s, request.seeds, negative, request.settings, progress)
+        how = self.flow.accelerator
+        latents = sample_latents(
+            network, features, covered_s, request.seeds, negative, request.settings, progress, accelerator=how
+        )
         sound = self.sound.placed(audio.name)
         module: SoundModule = sound.use(int(sound.module.decode_bytes(latents.tokens.shape[1])))
         return module.decode(latents, progress)
