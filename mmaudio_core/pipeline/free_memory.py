@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
+
+from ..features.room import available_bytes
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -28,28 +29,7 @@ def free_bytes(device: torch.device) -> int | None:
         return _windows_bytes()
     if sys.platform == "darwin":
         return _mac_bytes()
-    return linux_bytes()
-
-
-def linux_bytes(root: Path = Path("/")) -> int | None:
-    """``MemAvailable``, page cache included, or what a container's limit leaves if that is less."""
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-    except (OSError, ValueError):
-        return None
-    if found is None:
-        return None
-    limit = _container_bytes(root / "sys/fs/cgroup")
-    return int(found[1]) * 1024 if limit is None else min(int(found[1]) * 1024, limit)
-
-
-def _container_bytes(folder: Path) -> int | None:
-    try:
-        limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        cache = re.search(r"^inactive_file (\d+)", (folder / "memory.stat").read_text(encoding="ascii"), re.MULTILINE)
-        return None if limit == "max" else max(0, int(limit) - int(used) + (int(cache[1]) if cache else 0))
-    except (OSError, ValueError):
-        return None
+    return available_bytes()
 
 
 def _mac_bytes() -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -229,24 +228,6 @@ def test_what_would_help_is_named() -> None:
         plan(LARGE, torch.float32, Run(30.0), memory=10**9)
     for words in ("1.00 GB was given", "'sampling'", "bfloat16", "fp8", "smaller variant", "CUDA context"):
         assert words in str(caught.value)
-
-
-def test_free_memory_of_linux(tmp_path: Path) -> None:
-    assert free_memory.linux_bytes(tmp_path) is None
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:    2000 kB\n")
-    assert free_memory.linux_bytes(tmp_path) == 2000 * 1024
-    group = tmp_path / "sys/fs/cgroup"
-    group.mkdir(parents=True)
-    for name, text in (
-        ("memory.max", "1000000"),
-        ("memory.current", "600000"),
-        ("memory.stat", "anon 5\ninactive_file 100000\n"),
-    ):
-        (group / name).write_text(text + "\n")
-    assert free_memory.linux_bytes(tmp_path) == 500_000
-    (group / "memory.max").write_text("max\n")
-    assert free_memory.linux_bytes(tmp_path) == 2000 * 1024
 
 
 def test_free_memory_of_macos() -> None:
