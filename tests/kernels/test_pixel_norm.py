@@ -28,7 +28,7 @@ def test_reference() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 77), (1, 300, 250), (3, 128, 1), (1, 1100, 3), (1, 64, 345)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 7), (3, 128, 1), (1, 1100, 19)])
 @pytest.mark.parametrize("time_major", [False, True], ids=["channel-first", "time-major"])
 def test_parity(shape: tuple[int, int, int], time_major: bool, dtype: torch.dtype) -> None:
     x = random(*shape, dtype=dtype, scale=3)
@@ -37,6 +37,13 @@ def test_parity(shape: tuple[int, int, int], time_major: bool, dtype: torch.dtyp
     for made, expected in zip(kernel.pixel_norm_silu(x), reference.pixel_norm_silu(x.double()), strict=True):
         assert made.dtype == dtype
         assert made.stride() == x.stride()
+        expect_close(made, expected)
+
+
+@pytest.mark.parametrize("length", [77, 250, 345])
+def test_lengths(length: int) -> None:
+    x = random(1, 3, length)
+    for made, expected in zip(kernel.pixel_norm_silu(x), reference.pixel_norm_silu(x.double()), strict=True):
         expect_close(made, expected)
 
 
