@@ -1,7 +1,8 @@
 // A CUDA device of one core, under the driver's interface: enough to run a kernel that a host compiler has built.
 //
-// The threads of a block are fibers. Each runs until it meets a barrier or a shuffle, then the next one does, forwards or
-// (EMULATOR_BACKWARDS) backwards, so that a missing barrier shows as a difference. Shared memory is NaN before every block.
+// The threads of a block are fibers. Each runs until it meets a barrier or a shuffle, then one of its warp does, and another
+// warp only when all of this one wait; forwards or (EMULATOR_BACKWARDS) backwards, so that a missing barrier shows. Shared
+// memory is NaN before every block.
 // What CUDA leaves undefined is an error here: a barrier that not all threads meet, a shuffle without all lanes, an address
 // that is no multiple of its access, an index outside an array, a write past the shared memory that was asked for.
 #include "device.hpp"
@@ -84,32 +85,36 @@ void resume(int thread) {
     setcontext(&context);
 }
 
+// One warp runs as far ahead of the others as its barriers allow.
+int next_runnable(int last, int threads, bool backwards) {
+    for (int i = 0; i < threads; i++) {
+        const int warp = (last / WARP + i / WARP) % (threads / WARP), lane = (last + i) % WARP;
+        const int thread = warp * WARP + lane;
+        const Fiber& fiber = fibers[backwards ? threads - 1 - thread : thread];
+        if (!fiber.finished && !(fiber.waits && fiber.waits->passed < fiber.until)) return thread;
+    }
+    return -1;
+}
+
 bool run_block(int threads, bool backwards) {
     memset(fibers, 0, sizeof(Fiber) * threads);
     memset(&block_barrier, 0, sizeof block_barrier);
     memset(warp_barriers, 0, sizeof warp_barriers);
-    static volatile int next, left, stuck;  // kept over the jumps
-    next = 0, left = threads, stuck = 0;
+    static volatile int next, left;  // kept over the jumps
+    next = 0, left = threads;
     const int came = _setjmp(scheduler);
     if (came == 2) return false;
     if (came == 1 && fibers[running].finished) left = left - 1;
-    while (left) {
-        if (stuck > threads) {
-            failure = "threads wait at a barrier that the others never meet";
-            return false;
-        }
-        const int thread = backwards ? threads - 1 - next : next;
-        next = (next + 1) % threads;
-        Fiber& fiber = fibers[thread];
-        if (fiber.finished || (fiber.waits && fiber.waits->passed < fiber.until)) {
-            stuck = stuck + 1;
-            continue;
-        }
-        stuck = 0;
-        fiber.waits = nullptr;
-        resume(thread);
+    if (!left) return true;
+    next = next_runnable(next, threads, backwards);
+    if (next < 0) {
+        failure = "threads wait at a barrier that the others never meet";
+        return false;
     }
-    return true;
+    const int thread = backwards ? threads - 1 - next : next;
+    fibers[thread].waits = nullptr;
+    resume(thread);
+    return false;  // never: a thread comes back by a jump
 }
 }  // namespace
 
