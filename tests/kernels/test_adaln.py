@@ -13,14 +13,21 @@ from .interpreter import DEVICE, DTYPES, expect_close, random
 
 kernel = pytest.importorskip("mmaudio_core.kernels.triton.adaln")
 
-SHAPES = [(1, 250, 448), (1, 345, 896), (3, 77, 64), (2, 1, 130), (1, 1, 1), (2, 7, 100)]
+CASES = [  # (B, L, D), R or None
+    ((1, 250, 448), 210),
+    ((1, 345, 896), None),
+    ((3, 77, 64), None),
+    ((2, 1, 130), 7),
+    ((1, 1, 1), None),
+    ((2, 7, 100), 3),
+]
 
 
 @pytest.fixture(autouse=True)
 def large_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes ten milliseconds for a program, whatever its size; a GPU's own tiles are tested on few tokens."""
     if DEVICE == "cpu" and "own_tiles" not in request.node.name:
-        launch = lambda width, _: {"ROWS": 64, "BLOCK": kernel.triton.next_power_of_2(width), "num_warps": 1}  # noqa: E731
+        launch = lambda width, _: {"ROWS": 128, "BLOCK": kernel.triton.next_power_of_2(width), "num_warps": 1}  # noqa: E731
         monkeypatch.setattr("mmaudio_core.kernels.triton.adaln.row_launch", launch)
 
 
@@ -51,8 +58,7 @@ def test_own_tiles(tokens: int, rows_per_program: int, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("table_rows", [None, 210])
+@pytest.mark.parametrize(("shape", "table_rows"), CASES)
 def test_parity(shape: tuple[int, int, int], dtype: torch.dtype, table_rows: int | None) -> None:
     batch, length, width = shape
     x = random(*shape, dtype=dtype) * 3 + 1
@@ -138,3 +144,13 @@ def test_bad_input_is_refused(change: dict, message: str) -> None:
 def test_too_wide_is_refused() -> None:
     with pytest.raises(InputError, match="widths up to 8192"):
         kernel.adaln(random(1, 1, 8193), random(1, 8193), random(1, 8193))
+
+
+@pytest.mark.slow
+def test_elements_beyond_int32() -> None:
+    """Samples 2**30 elements apart; pages of the zeros between them are never touched on the CPU."""
+    apart, width = 2**30, 64
+    x = torch.zeros(3 * apart + width, dtype=torch.float16, device=DEVICE).as_strided((4, 1, width), (apart, width, 1))
+    x.copy_(random(4, 1, width, dtype=torch.float16))
+    shift, scale = table_of(4, width, torch.float16, 2)
+    expect_close(kernel.adaln(x, shift, scale), reference.adaln(*wide(x, shift, scale)))

@@ -191,3 +191,17 @@ def test_bad_shared_tensors_are_refused(change: dict, message: str) -> None:
     given |= {name: make(given[name]) for name, make in change.items()}
     with pytest.raises(InputError, match=message):
         kernel.split_heads_into(**given)
+
+
+@pytest.mark.slow
+def test_elements_beyond_int32() -> None:
+    """Samples 2**30 elements apart, in what is read and in what is written."""
+    apart, size = 2**30, 192
+    far = [torch.zeros(3 * apart + size, dtype=torch.float16, device=DEVICE) for _ in range(2)]
+    packed = far[0].as_strided((4, 1, size), (apart, size, 1)).copy_(random(4, 1, size, dtype=torch.float16))
+    _, *rest = inputs(4, 1, 1, torch.float16)
+    q = far[1].as_strided((4, 1, 1, 64), (apart, 64, 64, 1))
+    k, v = (torch.zeros(4, 1, 1, 64, dtype=torch.float16, device=DEVICE) for _ in range(2))
+    kernel.split_heads_into(packed, 1, *rest, True, q, k, v, 0)
+    for ours, theirs in zip((q, k, v), reference.split_heads(packed.double(), 1, *rest, True), strict=True):
+        expect_close(ours, theirs)
