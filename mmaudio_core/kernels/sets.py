@@ -100,10 +100,13 @@ def triton_reason(device: torch.device) -> str | None:
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"they need a CUDA device, and this is {device.type}"
     try:
-        import triton  # noqa: F401
+        import triton
+        import triton.language
     except Exception as error:  # a broken installation raises more than ImportError
         package = "triton-windows" if sys.platform == "win32" else "triton"
         return f"Triton cannot be imported ({type(error).__name__}: {error}); pip install {package}"
+    if not hasattr(triton.language, "join"):
+        return f"they need Triton 3.0 or newer, and this is {triton.__version__}"
     return None
 
 
