@@ -11,6 +11,9 @@ from torch import Tensor
 from .opening import import_av
 from .rotation import Matrix, apply_matrix
 
+_PROPERTIES = ("width", "height", "colorspace", "color_range", "color_trc", "color_primaries")
+"""What makes a converter's settings; PyAV 16 keeps those of the frame before where they change."""
+
 
 class RgbConverter:
     """What ``frame.to_rgb()`` gives, from converters that are kept; several threads may call it at once.
@@ -25,22 +28,30 @@ class RgbConverter:
 
         self._new = VideoReformatter
         # A converter serves one thread at a time. Taking from a list and adding to it are atomic.
-        self._idle: list[Any] = []
+        self._idle: list[tuple[tuple[Any, ...], Any]] = []
         self._options: dict[str, int] = {"threads": 1}
 
     def __call__(self, frame: Any) -> Any:
         """``frame`` as a PyAV frame in rgb24."""
-        try:
-            converter = self._idle.pop()
-        except IndexError:
-            converter = self._new()
+        kind = (frame.format.name, *(getattr(frame, name, None) for name in _PROPERTIES))
+        converter = self._take(kind)
         try:
             converted = converter.reformat(frame, format="rgb24", **self._options)
         except TypeError:  # PyAV before 17 has no such option and always takes one thread
             self._options = {}
             converted = converter.reformat(frame, format="rgb24")
-        self._idle.append(converter)
+        self._idle.append((kind, converter))
         return converted
+
+    def _take(self, kind: tuple[Any, ...]) -> Any:
+        while self._idle:
+            try:
+                known, converter = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if known == kind:
+                return converter
+        return self._new()
 
 
 def frame_pixels(frame: Any, matrix: Matrix, to_rgb: RgbConverter | None = None) -> Tensor:
