@@ -89,7 +89,7 @@ def groups_kernel(
         v = tl.load(v_at[None, :] + place, mask=(key < end)[:, None], other=0.0)
         scores = tl.dot(q, tl.trans(k), allow_tf32=False) * SCALE
         seen = (query // members)[:, None] == (key // members)[None, :]
-        scores = tl.where(seen & (key < end)[None, :], scores, float("-inf"))
+        scores = tl.where(seen, scores, float("-inf"))  # keys from ``end`` on are of other groups
         larger = tl.maximum(largest, tl.max(scores, 1))
         weights = tl.exp2(scores - larger[:, None])
         fading = tl.exp2(largest - larger)

@@ -51,7 +51,7 @@ def pixel_norm_silu(x: Tensor) -> tuple[Tensor, Tensor]:
     normed, active = torch.empty_like(x), torch.empty_like(x)
     if x.numel():
         # Tiles are long where the memory is: over time, or over channels.
-        block = (128, 16) if x.stride(2) <= x.stride(1) else (1024, 2)
+        block = (256, 8) if x.stride(2) <= x.stride(1) else (1024, 2)
         tiles = triton.cdiv(times, block[1])
         with on_device_of(x):
             pixel_norm_silu_kernel[(batch * tiles,)](
