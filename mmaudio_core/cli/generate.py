@@ -65,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "staged: parts go, pieces as usual; chunked: the least memory; N: a limit in GB beside the CUDA context (default auto)",
     )
     parser.add_argument(
+        "--kernels",
+        default="auto",
+        help="auto, plain (the reference, slow), torch, triton, cuda or compile; the result differs by rounding (default auto)",
+    )
+    parser.add_argument("--attention", default="auto", metavar="NAME", help="auto, sdpa, flash2 ...; see mmaudio bench (auto)")
+    parser.add_argument("--no-graphs", action="store_true", help="no CUDA graphs")
+    parser.add_argument(
         "--published-time-features",
         action="store_true",
         help="in half precision, round the time as the published program does (it moves large_44k_v2's time features by 67 %%)",
@@ -85,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("Neither a video, an image nor --prompt was given; give at least one of them.")
     output = args.output or default_output(args.input, is_image)
 
+    from ..pipeline.accelerate import Speed
     from ..pipeline.model import load
     from ..pipeline.plan import parse_memory
     from ..pipeline.precision import parse_stage_dtypes
@@ -93,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_target(output, video, args.original_audio)
     settings = SampleSettings(args.steps, args.cfg, args.solver, args.batch_size)
+    speed = Speed(args.kernels, args.attention, False if args.no_graphs else None)
     bars = Bars(args.quiet)
     try:
         model = load(
@@ -106,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
             stage_dtypes=parse_stage_dtypes(args.stage_dtype),
             weights_storage=args.weights_storage,
             published_time_features=args.published_time_features,
+            speed=speed,
         )
         result = model.generate(
             video,

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..attention import sdpa
 from ..attention.choose import Chooser
+from ..attention.listing import AUTO, named
 from ..attention.protocol import Attention
 from ..errors import InputError
 from ..features.room import available_bytes, has_room
@@ -55,6 +56,8 @@ class Speed:
     def __post_init__(self) -> None:
         if self.kernels not in PATHS:
             raise InputError(f"The kernels {self.kernels!r} are unknown; use one of {', '.join(PATHS)}.")
+        if self.attention != AUTO:
+            named(self.attention)
         if self.tile not in (0, 2, 4):
             raise InputError(f"A Winograd tile of {self.tile} was given; use 2, 4, or 0 for none.")
 
@@ -81,6 +84,19 @@ class Accelerator:
         self._plain_attend = sdpa.attend if attend is None and self.speed.attention == "auto" else self._attend
         self._kernels: dict[torch.device, Kernels] = {}
         self._said: set[str] = set()
+
+    @property
+    def plain(self) -> bool:
+        """Whether every stage is computed as it is written."""
+        return self.speed.kernels == "plain"
+
+    def equip(self, part: Any, device: torch.device) -> None:
+        """Gives an encoder, VAE or vocoder the kernels and the attention that its fast path computes with."""
+        if not self.plain and device.type != "mps":
+            if hasattr(part, "kernels"):
+                part.kernels = self._kernels_on(device)
+            if hasattr(part, "attention"):
+                part.attention = self._attend
 
     def empty_conditions(self, net: FlowNetwork, lengths: SequenceLengths) -> Conditions:
         """The guidance branch without any input; of batch 1."""
@@ -153,11 +169,14 @@ class Accelerator:
             return "there is too little memory for a copy of its weights in the CPU's layout"
         return None
 
+    def _kernels_on(self, device: torch.device) -> Kernels:
+        if device not in self._kernels:
+            self._kernels[device] = choose_kernels(self.speed.kernels, device)
+            log.info("The fast path on %s computes with the kernels of %r.", device, self._kernels[device].name)
+        return self._kernels[device]
+
     def _layers(self, net: FlowNetwork) -> FastFlow:
-        if net.device not in self._kernels:
-            self._kernels[net.device] = choose_kernels(self.speed.kernels, net.device)
-            self._say(f"The flow network runs on its fast path with the kernels of {self._kernels[net.device].name!r}.")
-        kernels = self._kernels[net.device]
+        kernels = self._kernels_on(net.device)
 
         def make() -> FastFlow:
             return FastFlow(net, kernels, self.speed.tile)

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..sampling.noise import check_seeds
 from ..spec.audio import AudioSpec
 from ..types import Audio, Features, Latents, Mel, VideoFrames
+from .accelerate import Accelerator, Speed
 from .device import choose_device
 from .files import ModelFiles, find_files
 from .inputs import check_given, tell_duration
@@ -48,6 +49,7 @@ def load(
     stage_dtypes: Mapping[str, str | torch.dtype] | None = None,
     weights_storage: str | None = None,
     published_time_features: bool = False,
+    speed: Speed | None = None,
 ) -> MMAudio:
     """A model ready to generate; parts are read from disk when a stage first needs them.
 
@@ -60,16 +62,17 @@ def load(
     stage_dtypes: dtypes for single stages ("clip", "synchformer", "flow", "vae", "vocoder"), such as {"vocoder": "float32"}.
     weights_storage: "fp8" keeps the large weights of flow network, CLIP and Synchformer in 8 bits: less memory, less exact.
     published_time_features: rounds the flow network's time in half precision as the published program does.
+    speed: kernels, attention and CUDA graphs to compute with; None leaves the choice to us.
 
     Raises:
         WeightsError: for an unknown variant, or when its files are missing.
-        InputError: for a device, dtype, storage or use of memory that cannot be had.
+        InputError: for a device, dtype, storage, kernels or use of memory that cannot be had.
     """
     folders = [weights] if isinstance(weights, (str, os.PathLike)) else weights
     chosen_device = choose_device(device)
     precision = choose_precision(chosen_device, dtype, stage_dtypes, weights_storage, published_time_features)
     files = find_files(variant, folders, precision.dtype)
-    return MMAudio(files, chosen_device, precision, progress, keep_parts, memory)
+    return MMAudio(files, chosen_device, precision, progress, keep_parts, memory, speed)
 
 
 class MMAudio:
@@ -83,13 +86,15 @@ class MMAudio:
         progress: StageProgress | None = None,
         keep_parts: bool = True,
         memory: Memory = "auto",
+        speed: Speed | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.precision = dtype if isinstance(dtype, Precision) else choose_precision(self.device, dtype)
         self.dtype = self.precision.dtype
         self.variant = files.variant
         self.report = Report(self.device)
-        self.parts = Parts(files, self.device, self.precision, self.report, progress)
+        self._accelerator = Accelerator(speed)
+        self.parts = Parts(files, self.device, self.precision, self.report, progress, self._accelerator)
         self._progress = progress
         self._planner = Planner(self.parts, memory, keep_parts)
         for note in files.notes:
@@ -142,13 +147,17 @@ class MMAudio:
         """CLIP and Synchformer features of frames; a still image gives one CLIP token and no sync tokens."""
         with self.report.stage("CLIP image"):
             size = self._planner.now.frames_per_chunk
-            clip = self.parts.clip_image().encode_image(frames.clip, size, progress=self._of("CLIP image"))
+            clip = self.parts.clip_image().encode_image(
+                frames.clip, size, progress=self._of("CLIP image"), plain=self._accelerator.plain
+            )
         self._planner.done_with("clip image")
         if frames.sync is None:
             return Features(clip=clip)
         with self.report.stage("Synchformer"):
             size = self._planner.now.segments_per_chunk
-            sync = self.parts.synchformer().encode(frames.sync, size, progress=self._of("Synchformer"))
+            sync = self.parts.synchformer().encode(
+                frames.sync, size, progress=self._of("Synchformer"), plain=self._accelerator.plain
+            )
         self._planner.done_with("synchformer")
         return Features(clip=clip, sync=sync, duration_s=frames.duration_s)
 
@@ -177,7 +186,7 @@ class MMAudio:
             settings = replace(settings, batch_size=most)
         with self.report.stage("sampling"):
             given = features, duration_s, seeds, negative_text, settings, self._of("sampling")
-            latents = sample_latents(self.parts.flow(), *given)
+            latents = sample_latents(self.parts.flow(), *given, accelerator=self._accelerator)
         self._planner.done_with("flow")
         return latents
 

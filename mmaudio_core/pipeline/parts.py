@@ -14,6 +14,7 @@ from ..errors import WeightsError
 from ..spec.model import CLIPSpec, FlowSpec, PartSpec, SynchformerSpec
 from ..weights.build import load_part
 from ..weights.parts import open_raw_part
+from .accelerate import Accelerator
 from .files import ModelFiles
 from .precision import Precision
 from .report import Report
@@ -40,7 +41,9 @@ class Parts:
         precision: Precision,
         report: Report,
         progress: Callable[[str, int, int], None] | None = None,
+        accelerator: Accelerator | None = None,
     ) -> None:
+        self._accelerator = accelerator or Accelerator()
         self.files, self.device, self.precision, self.report = files, device, precision, report
         self._progress = progress
         self._loaded: dict[str, Any] = {}
@@ -123,7 +126,9 @@ class Parts:
             options["progress"] = None if self._progress is None else partial(self._progress, f"load {name}")
             options |= {"dtype": self.precision.of(kind), "storage": self.precision.storage_of(kind)}
             with self.report.stage("load"):
-                self._loaded[name], _ = load_part(self.files.paths[kind], kind, device=self.device, **options)
+                part, _ = load_part(self.files.paths[kind], kind, device=self.device, **options)
+                self._accelerator.equip(part, self.device)
+                self._loaded[name] = part
         return self._loaded[name]
 
     def _fitting(self, module: Any, what: str) -> Any:

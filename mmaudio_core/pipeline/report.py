@@ -38,7 +38,7 @@ class Report:
         A stage inside another one counts for itself only: its seconds are taken off the outer one's, whose peak is measured
         from then on.
         """
-        _reset_peak(self.device)
+        reset_peak(self.device)
         outer_inner, self._inner_seconds = self._inner_seconds, 0.0
         start = time.perf_counter()
         try:
@@ -47,7 +47,7 @@ class Report:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - start
-            self._add(StageCost(name, seconds - self._inner_seconds, _peak_bytes(self.device)))
+            self._add(StageCost(name, seconds - self._inner_seconds, peak_bytes(self.device)))
             self._inner_seconds = outer_inner + seconds
 
     def _add(self, cost: StageCost) -> None:
@@ -67,7 +67,8 @@ class Report:
         return "\n".join(rows)
 
 
-def _reset_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
+    """Lets the peak of memory begin anew, where that can be done."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -75,7 +76,8 @@ def _reset_peak(device: torch.device) -> None:
         _CLEAR.write_text("5")  # Linux: the resident peak starts anew; elsewhere the peak is of the whole run
 
 
-def _peak_bytes(device: torch.device) -> int:
+def peak_bytes(device: torch.device) -> int:
+    """The most memory in use since ``reset_peak``: of the allocator on a CUDA device, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
