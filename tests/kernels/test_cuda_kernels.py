@@ -115,6 +115,11 @@ def test_rows_of_any_stride(device: str, dtype: torch.dtype) -> None:
         tables = [t[:, : x.shape[2]] for t in (gate, shift, scale)]
         expect_close(adaln(x, *tables[1:]), adaln_reference.adaln(*wide(x, *tables[1:])))
         expect_close(gated_add(x, x, tables[0]), gate_reference.gated_add(*wide(x, x, tables[0])))
+    one = [random(*shape, 61, dtype=dtype, device=device) for shape in ((1, 1), (1,), (1,))]  # aligned, not whole vectors
+    expect_close(adaln(*one), adaln_reference.adaln(*wide(*one)))
+    expect_close(gated_add(one[0], *one[:2]), gate_reference.gated_add(*wide(one[0], *one[:2])))
+    apart = random(2, 9, 65, dtype=dtype, device=device)[..., :64]  # rows off 16 bytes
+    expect_close(adaln(apart, shift, scale), adaln_reference.adaln(*wide(apart, shift, scale)))
     odd = base.flatten()[1 : 1 + 2 * 9 * 64].view(2, 9, 64)  # off 16 bytes
     expect_close(adaln(odd, shift, scale), adaln_reference.adaln(*wide(odd, shift, scale)))
     turned = odd.transpose(1, 2)  # channels are not side by side
@@ -154,15 +159,23 @@ def test_split_heads(device: str, dtype: torch.dtype, interleaved: bool) -> None
 
 
 def test_heads_of_any_stride(device: str) -> None:
-    """Channels, rotations and weights that are not side by side."""
+    """Channels, rotations and weights that are not side by side, each in turn beside others that are."""
     packed = random(3 * 2 * 64, 2, 5, dtype=torch.float32, device=device).permute(1, 2, 0)
-    rope = random(2, 5, 32, dtype=torch.float32, device=device, seed=3).permute(1, 2, 0)
-    weights = random(64, 2, dtype=torch.float32, device=device, seed=1).unbind(1)
-    for interleaved in (False, True):
-        actual = split_heads(packed, 2, *weights, rope, interleaved)
-        expected = heads_reference.split_heads(packed.double(), 2, *wide(*weights), rope, interleaved)
-        for a, e in zip(actual, expected, strict=True):
-            expect_close(a, e)
+    rope = random(5, 32, 4, dtype=torch.float32, device=device, seed=3)
+    strided, dense = random(64, 2, dtype=torch.float32, device=device, seed=1).unbind(1), torch.ones(64, device=device)
+    close = rope[..., :2].contiguous()
+    for case in (
+        (packed, 2, dense, dense, close),
+        (packed.contiguous(), 2, strided[0], dense, close),
+        (packed.contiguous(), 2, dense, strided[1], close),
+        (packed.contiguous(), 2, dense, dense, rope[..., :2]),
+        (packed.contiguous(), 2, dense, dense, rope[..., ::2]),
+    ):
+        for interleaved in (False, True):
+            actual = split_heads(*case, interleaved)
+            expected = heads_reference.split_heads(case[0].double(), *case[1:], interleaved)
+            for a, e in zip(actual, expected, strict=True):
+                expect_close(a, e)
 
 
 @pytest.mark.parametrize("odd", [False, True], ids=["vectors", "one by one"])
@@ -215,6 +228,20 @@ def test_snake(device: str, dtype: torch.dtype, layout: str) -> None:
             actual = anti_aliased_snake(*inputs)
             assert actual.stride() == torch.empty_like(inputs[0]).stride()
             expect_close(actual, snake_reference.anti_aliased_snake(*wide(*inputs)), float32_steps=64)
+
+
+def test_snake_of_any_stride(device: str) -> None:
+    """Pairs of channels that are off their size at every second time, or sample; rows of time that are off 16 bytes."""
+    x, *rest = snake_inputs((2, 6, 24), torch.float16, device, "channel-first")
+    memory = [torch.empty(2 * 200, dtype=x.dtype, device=device) for _ in range(4)]
+    for view in (
+        memory[0].as_strided((2, 6, 24), (168, 1, 7)),
+        memory[1].as_strided((2, 6, 24), (169, 1, 6)),
+        memory[2].as_strided((2, 6, 24), (168, 1, 6), 1),
+        memory[3].as_strided((2, 6, 24), (200, 25, 1)),
+    ):
+        view.copy_(x)
+        expect_close(anti_aliased_snake(view, *rest), snake_reference.anti_aliased_snake(*wide(x, *rest)), float32_steps=64)
 
 
 def test_snake_walks_far_where_there_is_much(device: str) -> None:
