@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 SLOTS = ("weight", "in_proj_weight")
+NARROW, SCALES = (tuple(slot + ending for slot in SLOTS) for ending in ("_fp8", "_scale"))
 FLOAT8_MAX = 448.0
 LEAST_EXPONENT = -24
 """2^-24 is the smallest power of two that float16 holds."""
@@ -34,7 +35,7 @@ def dequantize(narrow: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Float8:
-    """In front of a module's class in the order of bases: its large weights are buffers ``NAME_fp8`` and ``NAME_scale``.
+    """In front of a module's class in the order of bases: its large weights are NAME_fp8, and NAME_scale, a buffer.
 
     Reading the attribute ``NAME`` gives the weight in ``float8_dtype``, new each time, so that whatever computes with the
     module goes on unchanged. Code that would keep such a copy, or change it in place, asks ``keeps_float8`` first.
@@ -47,13 +48,18 @@ class Float8:
         """Moves, but keeps both number formats; a change of format changes that of the weight which is read."""
         plain: Any = super()
         module: Any = self
-        buffers: dict[str, Tensor] = module._buffers
-        before = {name: value for name, value in buffers.items() if name.endswith(("_fp8", "_scale"))}
+        narrow = {name: value.detach() for name, value in module._parameters.items() if name in NARROW and value is not None}
+        scales = {name: module._buffers[name] for name in SCALES if name in module._buffers}
         result = plain._apply(fn, *args, **kwargs)
-        for name, old in before.items():
-            if (new := buffers[name]).dtype != old.dtype:
+        for name, old in scales.items():
+            new = module._buffers[name]
+            if new.dtype != old.dtype:
                 self.float8_dtype = new.dtype
-                buffers[name] = old.to(new.device)
+                module._buffers[name] = old.to(new.device)
+        for name, old in narrow.items():
+            new = module._parameters[name]
+            if new.dtype != old.dtype:
+                module._parameters[name] = nn.Parameter(old.to(new.device), requires_grad=False)
         return result
 
 
@@ -65,9 +71,8 @@ def keeps_float8(module: nn.Module) -> bool:
 @cache
 def _float8_class(kind: type[nn.Module], slots: tuple[str, ...]) -> type[nn.Module]:
     def reader(slot: str) -> property:
-        return property(
-            lambda self: dequantize(self._buffers[f"{slot}_fp8"], self._buffers[f"{slot}_scale"], self.float8_dtype)
-        )
+        narrow, scale = f"{slot}_fp8", f"{slot}_scale"
+        return property(lambda self: dequantize(self._parameters[narrow].detach(), self._buffers[scale], self.float8_dtype))
 
     return type(kind.__name__, (Float8, kind), {slot: reader(slot) for slot in slots})
 
@@ -98,7 +103,7 @@ def keep_in_float8_(module: nn.Module, dtype: torch.dtype, min_elements: int, se
 
 def put_float8(module: nn.Module, slot: str, narrow: Tensor, scale: Tensor) -> None:
     """Gives a ``Float8`` module its weight ``slot``."""
-    module.register_buffer(f"{slot}_fp8", narrow)
+    module.register_parameter(f"{slot}_fp8", nn.Parameter(narrow, requires_grad=False))
     module.register_buffer(f"{slot}_scale", scale)
 
 
