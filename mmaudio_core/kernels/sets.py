@@ -31,6 +31,7 @@ STEMS = {
     "conv3": "conv3",
 }
 """The file of each function."""
+PRODUCTS = ("linear_quick_gelu", "divided_attention")
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,26 @@ def torch_kernels() -> Kernels:
     )
 
 
-def triton_kernels() -> Kernels:
-    """Those in Triton; imports it."""
+def triton_kernels(device: torch.device) -> Kernels:
+    """Those in Triton; imports it. Products in float32, or on GPUs before Ampere, are left to the library, which is faster."""
     from . import triton as folder
     from .triton import adaln, conv3, divided_attention, gate, heads, pixel_norm, quick_gelu, snake, swiglu  # noqa: F401
 
-    def of(stem: str, name: str) -> Any:
-        return getattr(getattr(folder, stem), name)
+    own = {name: getattr(getattr(folder, stem), name) for name, stem in STEMS.items()}
+    if device.type == "cuda":
+        plain = torch_kernels()
+        old = torch.cuda.get_device_capability(device) < (8, 0)
+        for name in PRODUCTS:
+            own[name] = getattr(plain, name) if old else _in_half(own[name], getattr(plain, name))
+        own["conv3"] = None if old else own["conv3"]
+    return Kernels(name="triton", **own)
 
-    return Kernels(name="triton", **{name: of(stem, name) for name, stem in STEMS.items()})
+
+def _in_half(own: Callable[..., Tensor], plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def function(x: Tensor, *args: Any) -> Tensor:
+        return (own if x.dtype in (torch.float16, torch.bfloat16) else plain)(x, *args)
+
+    return function
 
 
 def cuda_kernels() -> Kernels:
@@ -127,14 +139,14 @@ def choose_kernels(wish: str, device: torch.device) -> Kernels:
         raise InputError(f"The kernels {wish!r} are unknown; use one of {', '.join(SETS)}.")
     if wish in ("torch", "compile"):
         return torch_kernels()
-    tried = (("triton", triton_reason, triton_kernels), ("cuda", cuda_reason, cuda_kernels))
+    tried = (("triton", triton_reason, triton_kernels), ("cuda", cuda_reason, lambda _: cuda_kernels()))
     reasons = []
     for name, reason_of, make in tried:
         if wish in ("auto", name):
             reason = reason_of(device)
             if reason is None:
-                return make()
-            reasons.append(f"{name}: {reason}")
+                return make(device)
+            reasons.append(f"{name}: {reason.rstrip('.')}")
     if wish != "auto":
         raise InputError(f"The kernels {wish!r} cannot run here: {reasons[0].split(': ', 1)[1]}. Use auto or torch.")
     if device.type == "cuda":

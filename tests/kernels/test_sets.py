@@ -1,0 +1,68 @@
+"""Which kernels are chosen, and the sentences of those that cannot run."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import pytest
+import torch
+
+from mmaudio_core.errors import InputError
+from mmaudio_core.kernels import sets
+from mmaudio_core.kernels.fastest import Fastest
+
+CPU = torch.device("cpu")
+
+
+def test_plain_pytorch_where_nothing_else_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert sets.choose_kernels("auto", CPU).name == "torch"
+    assert sets.choose_kernels("compile", CPU).name == "torch"
+    with pytest.raises(InputError, match=r"'triton' cannot run here: they need a CUDA device, and this is cpu\. Use"):
+        sets.choose_kernels("triton", CPU)
+    with pytest.raises(InputError, match=r"'cuda' cannot run here: [^.]*cpu\. Use auto or torch"):
+        sets.choose_kernels("cuda", CPU)
+    with pytest.raises(InputError, match="unknown; use one of auto, torch, triton, cuda, compile"):
+        sets.choose_kernels("fast", CPU)
+
+
+@pytest.mark.parametrize(("able", "name"), [(("triton", "cuda"), "triton"), (("cuda",), "cuda"), ((), "torch")], ids=str)
+def test_order_on_a_gpu(able: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("triton", "cuda"):
+        monkeypatch.setattr(sets, f"{kind}_reason", lambda _, kind=kind: None if kind in able else "it is not there")
+    named = dataclasses.replace(sets.torch_kernels(), name="triton")
+    monkeypatch.setattr(sets, "triton_kernels", lambda _: named)
+    assert sets.choose_kernels("auto", torch.device("cuda")).name == name
+
+
+def test_every_set_has_the_references_signatures() -> None:
+    pytest.importorskip("tests.kernels.interpreter" if __package__ is None else f"{__package__}.interpreter")
+    plain = sets.torch_kernels()
+    for other in (sets.triton_kernels(CPU), sets.cuda_kernels()):
+        for field in dataclasses.fields(sets.Kernels):
+            reference, own = getattr(plain, field.name), getattr(other, field.name)
+            if field.name != "name" and reference is not None:
+                assert list(inspect.signature(own).parameters) == list(inspect.signature(reference).parameters), field.name
+
+
+def test_products_in_float32_are_the_librarys(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = sets._in_half(lambda x, y: x + y, lambda x, y: x - y)
+    assert function(torch.ones(1), torch.ones(1)).item() == 0
+    assert function(torch.ones(1).half(), torch.ones(1).half()).item() == 2
+
+
+def test_the_fastest_is_found_once() -> None:
+    timed: list[str] = []
+
+    def timer(function: Any) -> float:
+        timed.append(function())
+        return {"slow": 3.0, "fast": 1.0}[function()]
+
+    fastest = Fastest("Test", timer)
+    candidates = {"slow": lambda: "slow", "fast": lambda: "fast"}
+    assert [fastest(8, candidates), fastest(8, candidates)] == ["fast", "fast"]
+    assert timed == ["slow", "fast"]
+    fastest(9, candidates)
+    assert len(timed) == 4
