@@ -43,6 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="one seed, one sound, on any device (default 0)")
     parser.add_argument("--count", type=int, default=1, help="takes per prompt, with seeds SEED, SEED+1, ... (default 1)")
     parser.add_argument("--batch-size", type=int, default=4, help="takes that go through the network together (default 4)")
+    parser.add_argument(
+        "--original-audio",
+        choices=("replace", "keep"),
+        default="replace",
+        help="for video output: drop the video's own sound, or keep it as a second track (default replace)",
+    )
+    add_computing_arguments(parser.add_argument_group("computing", "where, in which number formats, and with how much memory"))
+
+
+def add_computing_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument("--dtype", default="auto", help="float32, float16, bfloat16 (default: by device)")
     parser.add_argument(
@@ -75,12 +85,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--published-time-features",
         action="store_true",
         help="in half precision, round the time as the published program does (it moves large_44k_v2's time features by 67 %%)",
-    )
-    parser.add_argument(
-        "--original-audio",
-        choices=("replace", "keep"),
-        default="replace",
-        help="for video output: drop the video's own sound, or keep it as a second track (default replace)",
     )
 
 
