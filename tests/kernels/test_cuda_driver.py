@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from mmaudio_core.errors import DependencyError
+from mmaudio_core.kernels.adaln import adaln as adaln_reference
 from mmaudio_core.kernels.cuda import available, driver, nvrtc, runtime
+from mmaudio_core.kernels.cuda.adaln import adaln
 from mmaudio_core.kernels.cuda.driver import Driver, DriverError
+from mmaudio_core.kernels.cuda.gate import gated_add
 
 from .emulator import Emulator, missing
 
@@ -141,3 +144,51 @@ def emulator_of_adaln(emulated: Driver, tmp_path: Path) -> Driver:
     source, _ = runtime.sources("adaln")
     case = runtime.Case("adaln", torch.float32, torch.float32, True)
     return Emulator(tmp_path / "emulator").build(source, ("adaln",), case.options)
+
+
+def modulated(x: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return adaln(x, table[:, :64], table[:, 64:]), adaln_reference(x, table[:, :64], table[:, 64:])
+
+
+@pytest.fixture
+def gpu() -> str:
+    if reason := available("cuda"):
+        pytest.skip(reason)
+    return "cuda"
+
+
+@pytest.mark.gpu
+def test_a_captured_graph_launches_again(gpu: str) -> None:
+    x, table = torch.randn(2, 77, 64, device=gpu), torch.randn(2, 128, device=gpu)
+    modulated(x, table)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        actual = adaln(x, table[:, :64], table[:, 64:])
+    for _ in range(3):
+        x.normal_()
+        graph.replay()
+        torch.testing.assert_close(actual, modulated(x, table)[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_launches_are_on_the_current_stream(gpu: str) -> None:
+    """Behind work of its stream, which here takes long before it writes the input."""
+    x, table = torch.zeros(2, 77, 64, device=gpu), torch.randn(2, 128, device=gpu)
+    modulated(x, table)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        x.normal_()
+        actual = adaln(x, table[:, :64], table[:, 64:])
+    stream.synchronize()
+    torch.testing.assert_close(actual, modulated(x, table)[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_every_half_is_converted(gpu: str) -> None:
+    """x + 0 * 0 of all 65536 patterns; the conversions are inline PTX, which only a GPU runs."""
+    for dtype in (torch.float16, torch.bfloat16):
+        x = torch.arange(-(2**15), 2**15, device=gpu).to(torch.int16).view(dtype).view(1, 1024, 64)
+        zero = torch.zeros_like(x)
+        torch.testing.assert_close(gated_add(x, zero, zero[:, 0]), x, rtol=0, atol=0, equal_nan=True)

@@ -96,13 +96,16 @@ def aligned(*tensors: Tensor | None) -> bool:
 
 
 def _aligned(tensor: Tensor) -> bool:
-    size, element = tensor.shape, tensor.element_size()
+    if tensor.data_ptr() % VECTOR_BYTES:
+        return False
     *outer, last = tensor.stride()
-    return (
-        tensor.data_ptr() % VECTOR_BYTES == 0
-        and (last == 1 or size[-1] == 1)
-        and all(stride * element % VECTOR_BYTES == 0 or length <= 1 for stride, length in zip(outer, size, strict=False))
-    )
+    if last != 1 and tensor.shape[-1] != 1:
+        return False
+    elements = VECTOR_BYTES // tensor.element_size()
+    for axis, stride in enumerate(outer):  # noqa: SIM110 - plain loops: this runs at every launch
+        if stride % elements and tensor.shape[axis] > 1:
+            return False
+    return True
 
 
 def token_threads(width: int, vector: int) -> int:

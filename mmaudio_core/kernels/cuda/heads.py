@@ -63,7 +63,7 @@ def split_heads(
     check_packed(packed, heads, 3, interleaved, q_weight, k_weight, rope)
     shape = (packed.shape[0], heads, packed.shape[1], HEAD_DIM)
     q, k, v = (torch.empty(shape, dtype=packed.dtype, device=packed.device) for _ in range(3))
-    _split("split_heads", packed, heads, q_weight, k_weight, rope, interleaved, q, k, v)
+    _split("split_heads", packed, heads, q_weight, k_weight, rope, interleaved, q, k, v, 0)
     return q, k, v
 
 
@@ -89,9 +89,7 @@ def split_heads_into(
         q_weight = None
     check_packed(packed, heads, 2 if q is None else 3, interleaved, q_weight, k_weight, rope)
     check_shared(packed, heads, (k, v) if q is None else (q, k, v), offset)
-    tokens = slice(offset, offset + packed.shape[1])
-    q = None if q is None else q[:, :, tokens]
-    _split("split_heads_into", packed, heads, q_weight, k_weight, rope, interleaved, q, k[:, :, tokens], v[:, :, tokens])
+    _split("split_heads_into", packed, heads, q_weight, k_weight, rope, interleaved, q, k, v, offset)
 
 
 def _split(
@@ -105,6 +103,7 @@ def _split(
     q: Tensor | None,
     k: Tensor,
     v: Tensor,
+    offset: int,
 ) -> None:
     # A host may have left these small tensors on another device than the activations.
     q_weight = None if q_weight is None else q_weight.to(packed.device)
@@ -121,9 +120,9 @@ def _split(
     arguments = Arguments(
         packed.data_ptr(),
         *packed.stride(),
-        _heads(q),
-        _heads(k),
-        _heads(v),
+        _heads(q, offset),
+        _heads(k, offset),
+        _heads(v, offset),
         _weight(q_weight),
         _weight(k_weight),
         *((None, 0, 0, 0) if rope is None else (rope.data_ptr(), *rope.stride())),
@@ -137,8 +136,12 @@ def _split(
     runtime.launch(runtime.Launch(case, entry, -(-rows * lanes // BLOCK), BLOCK, 0, arguments), packed.device)
 
 
-def _heads(x: Tensor | None) -> Heads:
-    return Heads(None, 0, 0, 0) if x is None else Heads(x.data_ptr(), *x.stride()[:3])
+def _heads(x: Tensor | None, offset: int) -> Heads:
+    """``x`` from token ``offset`` on; where all tokens start on 16 bytes, this one does."""
+    if x is None:
+        return Heads(None, 0, 0, 0)
+    batch, head, token, _ = x.stride()
+    return Heads(x.data_ptr() + offset * token * x.element_size(), batch, head, token)
 
 
 def _weight(x: Tensor | None) -> Weight:
