@@ -6,6 +6,7 @@ open_clip is imported only when an encoder is built or a text is tokenised; its 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -39,7 +40,14 @@ def _open_clip() -> Any:
 
 def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
     """CLIP byte-pair tokens int64 (B, context_length), zero-padded; longer texts are cut with their end token kept."""
-    return _open_clip().tokenizer.SimpleTokenizer(context_length=context_length)(list(texts))
+    tokens: Tensor = _tokenizer(context_length)(list(texts))
+    return tokens
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(context_length: int) -> Any:
+    """Making one reads the whole vocabulary, for a tenth of a second."""
+    return _open_clip().tokenizer.SimpleTokenizer(context_length=context_length)
 
 
 def _open_clip_model(spec: CLIPSpec) -> Any:

@@ -18,6 +18,7 @@ from mmaudio_core.features import divided
 from mmaudio_core.features.clip import MEAN, STD, CLIPEncoder
 from mmaudio_core.features.fast_clip import FastCLIPImage
 from mmaudio_core.features.fast_synchformer import FastSynchformer
+from mmaudio_core.features.repeats import distinct_frames
 from mmaudio_core.features.synchformer import SynchformerVisual
 from mmaudio_core.kernels import divided_attention as reference
 from mmaudio_core.kernels import onednn
@@ -198,6 +199,14 @@ def test_equal_neighbours_are_encoded_once(as_floats: bool, monkeypatch: pytest.
     seen.clear()
     assert relative(encoder.encode_image(nearly, 99), exact) < 1e-6
     assert [shape[0] for shape in seen] == [7]
+
+
+def test_every_value_of_a_frame_is_compared() -> None:
+    one = pixels(1, 3)[0]
+    for i in range(one.numel()):
+        other = one.clone()
+        other.view(-1)[i] ^= 1
+        assert distinct_frames(torch.stack((one, one, other, other, one))) == [0, 2, 4]
 
 
 @pytest.mark.parametrize("width", ["over time", "over space"])
