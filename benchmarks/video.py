@@ -28,7 +28,7 @@ from mmaudio_core.media.make_video import write_silent_video
 from mmaudio_core.media.opening import decode_tolerantly, open_media, pick_video_stream
 from mmaudio_core.media.picking import FramePicker
 from mmaudio_core.media.resize import CLIP_SIZE, SYNC_SIZE, clip_frame, sync_frame
-from mmaudio_core.media.rotation import apply_matrix, display_matrix
+from mmaudio_core.media.rotation import MatrixReader, apply_matrix
 from mmaudio_core.media.video import read_video
 
 
@@ -37,14 +37,14 @@ def plain_video(path: Path, duration_s: float, clip_size: int = CLIP_SIZE, sync_
 
     For files whose clock starts at 0 and that last longer than ``duration_s``.
     """
-    picker = FramePicker(duration_s)
+    picker, matrices = FramePicker(duration_s), MatrixReader()
     clip, sync = FrameBuffer(clip_size, 64), FrameBuffer(sync_size, 200)
     with open_media(path) as container:
         stream = pick_video_stream(container, path.name)
         for frame in decode_tolerantly(container, stream):
             picks = picker.feed(float(frame.pts * frame.time_base))
             if picks:
-                image = apply_matrix(frame.to_rgb().to_ndarray(), display_matrix(frame))
+                image = apply_matrix(frame.to_rgb().to_ndarray(), matrices.read(frame))
                 pixels = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
                 if picks.clip:
                     clip.append(clip_frame(pixels, clip_size)[0], picks.clip)
