@@ -50,7 +50,7 @@ class Arguments(ctypes.Structure):
 def emulated(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Driver:
     if reason := missing():
         pytest.skip(reason)
-    kept = pytestconfig.cache
+    kept = getattr(pytestconfig, "cache", None)
     folder = Path(kept.mkdir("cuda_emulator")) if kept else tmp_path_factory.mktemp("cuda_emulator")
     case = runtime.Case("adaln", torch.float32, torch.float32, True)
     return Emulator(folder).build(SOURCE, ("mirror",), case.options)

@@ -30,7 +30,7 @@ SHAPES = ((2, 77, 64), (1, 250, 24), (1, 345, 5), (3, 1, 448), (2, 3, 1), (1, 2,
 def emulator(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Emulator:
     if reason := missing():
         pytest.skip(reason)
-    kept = pytestconfig.cache
+    kept = getattr(pytestconfig, "cache", None)
     return Emulator(Path(kept.mkdir("cuda_emulator")) if kept else tmp_path_factory.mktemp("cuda_emulator"))
 
 
