@@ -42,8 +42,9 @@ class Planner:
         free = free_bytes(parts.device)
         if free is not None:
             free = int(SHARE * free) + parts.releasable_bytes()
-        specs = parts.specs(kinds)
-        self.now = plan(specs, parts.precision, run, free, self._memory, self._keep_parts, loaded=parts.loaded_bytes())
+        with parts.report.stage("load"):  # counting weights builds every module without them, and imports what that takes
+            specs, loaded = parts.specs(kinds), parts.loaded_bytes()
+            self.now = plan(specs, parts.precision, run, free, self._memory, self._keep_parts, loaded)
         log.info(self.now.sentence())
         if free is not None and self.now.peak_bytes > free and not isinstance(self._memory, int):
             log.warning(
