@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..attention import sdpa
 from ..attention.protocol import Attention
 from ..errors import DependencyError, InputError
+from ..kernels.graphs import Graphed
 from ..kernels.sets import Kernels, torch_kernels
 from ..spec.model import CLIPSpec
 from .fast_clip import MEAN, STD, FastCLIPImage
@@ -72,7 +73,8 @@ class CLIPEncoder(nn.Module):
     """One or both towers of an open_clip model, parameters under its names.
 
     Text-to-audio needs only ``text=True``: the visual tower is then neither built nor loaded. ``kernels`` and ``attention``
-    are what the fast path of the visual tower computes with; set them before it is used.
+    are what the fast path of the visual tower computes with, and ``graphs`` whether both towers are replayed as CUDA graphs;
+    set them before it is used.
 
     Raises:
         DependencyError: when open_clip cannot be imported.
@@ -89,7 +91,8 @@ class CLIPEncoder(nn.Module):
         self.spec = spec
         self.kernels: Kernels = torch_kernels()
         self.attention: Attention = sdpa.attend
-        self._fast, self._texts = Keep(), TextCache()
+        self.graphs = False
+        self._fast, self._texts, self._graphed, self._graphed_text = Keep(), TextCache(), Keep(), Keep()
         model = _open_clip_model(spec)
         if image:
             self.visual = model.visual
@@ -104,6 +107,10 @@ class CLIPEncoder(nn.Module):
         """The fast path of the visual tower, made anew when weights, ``kernels`` or ``attention`` changed."""
         key = (stamp(self.visual), self.kernels, self.attention)
         return self._fast.get(key, lambda: FastCLIPImage(self.visual, self.spec, self.kernels, self.attention))
+
+    def _image_tower(self) -> Callable[[Tensor], Tensor]:
+        fast = self.fast_image()
+        return self._graphed.get(fast, lambda: Graphed(fast)) if self.graphs else fast
 
     @torch.no_grad()
     def encode_image(
@@ -126,7 +133,7 @@ class CLIPEncoder(nn.Module):
             raise InputError(f"Frames of shape {tuple(frames.shape)} were given to CLIP; it needs (frames, 3, {size}, {size}).")
         count = frames.shape[0]
         first = list(range(count)) if plain else distinct_frames(frames)
-        tower = self.visual if plain else self.fast_image()
+        tower: Callable[[Tensor], Tensor] = self.visual if plain else self._image_tower()
         features = []
         for start in range(0, len(first), frames_per_chunk):
             end = start + frames_per_chunk
@@ -162,8 +169,12 @@ class CLIPEncoder(nn.Module):
 
         # One by one: in a batch the last bits would depend on what else is in it, and so on what had been asked for before.
         def alone(row: tuple[int, ...]) -> Tensor:
-            return self.encode_tokens(torch.tensor([row]))[0]
+            return encode(torch.tensor([row], device=self.positional_embedding.device))[0]
 
+        encode: Callable[[Tensor], Tensor] = self.encode_tokens
+        if self.graphs:
+            places = tuple((t.data_ptr(), t.device) for t in self._text_weights())
+            encode = self._graphed_text.get(places, lambda: Graphed(self.encode_tokens))
         features = self._texts.get(self._text_weights(), _rows(tokens), alone)
         return features.to(self.positional_embedding.device)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..kernels.graphs import Graphed
 from ..kernels.sets import Kernels, torch_kernels
 from ..spec.model import SynchformerSpec
 from ..spec.timing import SYNC_SEGMENT_FRAMES, SYNC_SEGMENT_STRIDE, sync_segments
@@ -31,13 +32,17 @@ class TubeletEmbedding(nn.Module):
 
 
 class SynchformerVisual(nn.Module):
-    """Parameters carry the published names without ``vfeat_extractor.``. ``kernels`` are what the fast path computes with."""
+    """Parameters carry the published names without ``vfeat_extractor.``.
+
+    ``kernels`` are what the fast path computes with, and ``graphs`` whether it is replayed as a CUDA graph.
+    """
 
     def __init__(self, spec: SynchformerSpec) -> None:
         super().__init__()
         self.spec = spec
         self.kernels: Kernels = torch_kernels()
-        self._fast = Keep()
+        self.graphs = False
+        self._fast, self._graphed = Keep(), Keep()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + spec.grid**2, spec.width))
         self.temp_embed = nn.Parameter(torch.zeros(1, spec.temporal_tokens, spec.width))
@@ -61,6 +66,10 @@ class SynchformerVisual(nn.Module):
     def fast(self) -> FastSynchformer:
         """The fast path, made anew when weights or ``kernels`` changed."""
         return self._fast.get((stamp(self), self.kernels), lambda: FastSynchformer(self, self.kernels))
+
+    def _tower(self) -> Callable[[Tensor], Tensor]:
+        fast = self.fast()
+        return self._graphed.get(fast, lambda: Graphed(fast)) if self.graphs else fast
 
     @torch.no_grad()
     def encode(
@@ -86,15 +95,16 @@ class SynchformerVisual(nn.Module):
             )
         count = sync_segments(frames.shape[0])
         features = []
+        tower = self if plain else self._tower()
         for first in range(0, count, segments_per_chunk):
             last = min(first + segments_per_chunk, count)
             if plain:
                 starts = range(first * SYNC_SEGMENT_STRIDE, last * SYNC_SEGMENT_STRIDE, SYNC_SEGMENT_STRIDE)
                 chunk = torch.stack([self._pixels(frames[s : s + SYNC_SEGMENT_FRAMES]).transpose(0, 1) for s in starts])
-                features.append(self(chunk))
+                features.append(tower(chunk))
             else:
                 end = (last - 1) * SYNC_SEGMENT_STRIDE + SYNC_SEGMENT_FRAMES
-                features.append(self.fast()(frames[first * SYNC_SEGMENT_STRIDE : end].to(self.cls_token.device)))
+                features.append(tower(frames[first * SYNC_SEGMENT_STRIDE : end].to(self.cls_token.device)))
             if progress:
                 progress(last, count)
         return torch.cat(features).flatten(0, 1)[None]

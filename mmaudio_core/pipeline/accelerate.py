@@ -97,6 +97,8 @@ class Accelerator:
                 part.kernels = self._kernels_on(device)
             if hasattr(part, "attention"):
                 part.attention = self._attend
+            if hasattr(part, "graphs"):
+                part.graphs = self._graphs(device)
 
     def empty_conditions(self, net: FlowNetwork, lengths: SequenceLengths) -> Conditions:
         """The guidance branch without any input; of batch 1."""
@@ -126,9 +128,7 @@ class Accelerator:
             return guided(plain, conditions.expand(batch), empty and empty.expand(batch), strength)
         layers = self._layers(net)
         inputs = run_inputs(net, conditions, empty, batch)
-        cuda = net.device.type == "cuda"
-        compiled = self.speed.kernels == "compile"
-        graphs = cuda and not compiled if self.speed.graphs is None else self.speed.graphs and cuda
+        graphs, compiled = self._graphs(net.device), self.speed.kernels == "compile"
         # What inference mode made, nothing outside of it may write to.
         key = (inputs.shapes, strength, graphs, id(self._attend), torch.is_inference_mode_enabled())
         made, known = net.fast_cache.run(
@@ -174,6 +174,10 @@ class Accelerator:
             self._kernels[device] = choose_kernels(self.speed.kernels, device)
             log.info("The fast path on %s computes with the kernels of %r.", device, self._kernels[device].name)
         return self._kernels[device]
+
+    def _graphs(self, device: torch.device) -> bool:
+        wish = self.speed.graphs
+        return device.type == "cuda" and (self.speed.kernels != "compile" if wish is None else wish)
 
     def _layers(self, net: FlowNetwork) -> FastFlow:
         kernels = self._kernels_on(net.device)

@@ -334,3 +334,32 @@ def test_graphs_of_the_fast_paths(dtype: torch.dtype) -> None:
         still.copy_(given)
         graph.replay()
         assert relative(out.cpu(), expected) < (1e-3 if dtype == torch.float32 else 3e-2)
+
+
+def test_graphs_are_made_once_for_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    class Recorded:
+        def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+            self.function, self.calls = function, 0
+            made.append(self)
+
+        def __call__(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return self.function(x)
+
+    for module in ("clip", "synchformer"):
+        monkeypatch.setattr(f"mmaudio_core.features.{module}.Graphed", Recorded)
+    encoder, tower = clip(text=True), synchformer()
+    frames, moving = pixels(5, encoder.spec.image_size), pixels(32, tower.spec.image_size)
+    wanted = encoder.encode_image(frames, 2), encoder.encode_text(["rain"]), tower.encode(moving, 1)
+    assert not made
+    encoder.graphs = tower.graphs = True
+    encoder._texts = type(encoder._texts)()
+    for _ in range(2):
+        got = encoder.encode_image(frames, 2), encoder.encode_text(["rain"]), tower.encode(moving, 1)
+        assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+    assert [m.calls for m in made] == [6, 1, 6]
+    encoder.visual.proj.mul_(2)
+    encoder.encode_image(frames, 5)
+    assert len(made) == 4
