@@ -72,5 +72,12 @@ class InOrder(Generic[T]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._pending.clear()
+        self._deliver = (
+            _closed  # a bound method: receiver and this object would keep each other until the garbage collector comes
+        )
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _closed(result: object) -> None:
+    raise RuntimeError("Jobs were submitted after the end.")

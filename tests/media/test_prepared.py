@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -16,6 +20,7 @@ import torch
 
 from benchmarks.video import made_up_frames, plain_video
 from mmaudio_core.errors import MediaError
+from mmaudio_core.media.collect import FrameCollector
 from mmaudio_core.media.device_resize import DeviceResizer, filter_table
 from mmaudio_core.media.frames import frames_to_video, pixels_to_uint8
 from mmaudio_core.media.make_video import write_silent_video
@@ -207,6 +212,25 @@ def test_progress_may_stop_it(tmp_path: Path) -> None:
         read_video(path, 1.0, progress=progress, workers=3)
     assert callers == {threading.get_ident()}
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("mmaudio-frames")]
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_frames_leave_memory_without_the_garbage_collector(workers: int) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        images = list(texture(20))
+        before = sys.getrefcount(images[-1])
+        with FrameCollector(None, workers=workers) as collector:
+            for k in range(20):
+                collector.feed(k / 25, partial(pixels_to_uint8, images[k]))
+            kept = weakref.ref(collector)
+            assert len(collector.finish(0.8, "texture").clip) == 6
+        del collector
+        assert kept() is None, "its buffers would stay"
+        assert sys.getrefcount(images[-1]) == before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
