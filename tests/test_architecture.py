@@ -23,6 +23,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("features", "transformer", "autoencoder", "vocoder"),
     ("weights",),
     ("pipeline",),
+    ("bench",),
     ("cli",),
     ("__main__",),
 )

@@ -53,8 +53,13 @@ class MPConv1d(nn.Module):
     @torch.no_grad()
     def fold_(self) -> None:
         if not self.folded:
-            self.weight = nn.Parameter(self.effective_weight(), requires_grad=False)
+            # Channels inside of taps, as the fast path's kernels read them.
+            laid_out = self.effective_weight().transpose(1, 2).contiguous().transpose(1, 2)
+            self.weight = nn.Parameter(laid_out, requires_grad=False)
             self.folded = True
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        return F.conv1d(x, self.effective_weight() * gain, padding=self.weight.shape[-1] // 2)
+        weight = self.effective_weight()
+        if isinstance(gain, Tensor) or gain != 1.0:  # else a product would only copy the weight
+            weight = weight * gain
+        return F.conv1d(x, weight, padding=self.weight.shape[-1] // 2)

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..kernels.keep import Keep, stamp
+from ..kernels.sets import torch_kernels
 from ..spec.audio import LATENT_STRIDE
 from ..spec.model import VAESpec
 from .blocks import Downsample, Level, Middle, Upsample
+from .fast import FastDecoder
 from .mp_layers import MPConv1d, mp_silu
 
 MULTIPLIERS = (1, 2, 4)
@@ -92,6 +95,14 @@ class VAE(nn.Module):
         self.register_buffer("data_std", torch.ones(1, spec.mel_bins, 1))
         self.encoder = Encoder(spec)
         self.decoder = Decoder(spec)
+        self.kernels = torch_kernels()
+        self._fast = Keep()
+
+    def fast_decoder(self) -> FastDecoder:
+        """The fast path of ``decode``, for inference; made anew when weights or ``kernels`` changed."""
+        kernel = self.kernels.pixel_norm_silu
+        key = (stamp(self.decoder), self.data_mean.data_ptr(), kernel)
+        return self._fast.get(key, lambda: FastDecoder(self, kernel))
 
     def fold_weights_(self) -> VAE:
         """Normalise every convolution weight once, for inference.
@@ -124,10 +135,22 @@ class VAE(nn.Module):
         Raises:
             InputError: when C is not the model's.
         """
+        self._check(latents)
+        x = self.decoder(latents.to(self.data_mean.dtype).transpose(1, 2))
+        return x * self.data_std + self.data_mean
+
+    def decode_fast(self, latents: Tensor) -> Tensor:
+        """``decode`` for inference: the same up to rounding, and for long clips in pieces.
+
+        Raises:
+            InputError: when C is not the model's.
+        """
+        self._check(latents)
+        return self.fast_decoder()(latents)
+
+    def _check(self, latents: Tensor) -> None:
         if latents.ndim != 3 or latents.shape[2] != self.spec.latent_dim:
             raise InputError(
                 f"Latents of shape {tuple(latents.shape)} were given to a {self.spec.audio.name} VAE; it needs "
                 f"(batch, tokens, {self.spec.latent_dim}). Use the VAE of the flow network's sample rate."
             )
-        x = self.decoder(latents.to(self.data_mean.dtype).transpose(1, 2))
-        return x * self.data_std + self.data_mean

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import DependencyError, DownloadError, MediaError, MMAudioError, WeightsError
 from ..version import __version__
 
-COMMANDS = ("generate", "convert", "inspect", "download")
+COMMANDS = ("generate", "convert", "inspect", "download", "bench")
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (MediaError, 3),
     (WeightsError, 4),

@@ -17,10 +17,10 @@ from ..attention import sdpa
 from ..attention.protocol import Attention
 from ..errors import DependencyError, InputError
 from ..kernels.graphs import Graphed
+from ..kernels.keep import Keep, stamp, weights_of
 from ..kernels.sets import Kernels, torch_kernels
 from ..spec.model import CLIPSpec
 from .fast_clip import MEAN, STD, FastCLIPImage
-from .fast_layers import Keep, stamp, weights_of
 from .repeats import TextCache, distinct_frames
 
 FRAMES_PER_CHUNK = 8

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,37 +13,8 @@ from ..kernels.dense import Dense
 from ..kernels.quick_gelu import SHARPNESS, linear_quick_gelu
 from ..kernels.sets import Kernels
 
-Made = TypeVar("Made")
 PIXEL_MIDDLE = 128
 """Pixels enter as (u - 128) / 128: exact in every floating format, bfloat16 among them, and centred, so that less cancels."""
-
-
-def weights_of(module: nn.Module) -> list[Tensor]:
-    """Parameters and buffers: weights in float8 are buffers."""
-    return [*module.parameters(), *module.buffers()]
-
-
-def stamp(module: nn.Module) -> tuple[tuple[Any, ...], ...]:
-    """Where a module's weights lie, in what format, and how often they were changed in place."""
-    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device) for t in weights_of(module))
-
-
-class Keep:
-    """Holds what was made from a module's weights, and makes it anew when they moved or changed. A copy begins empty."""
-
-    def __init__(self) -> None:
-        self._key: Any = None
-        self._made: Any = None
-
-    def get(self, key: Any, make: Callable[[], Made]) -> Made:
-        """What was made for ``key``, else what ``make`` gives now."""
-        if self._made is None or self._key != key:
-            self._made = None  # the old goes first: both together may not fit
-            self._made, self._key = make(), key
-        return self._made
-
-    def __reduce__(self) -> tuple[type[Keep], tuple[()]]:
-        return Keep, ()
 
 
 class Linear:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..kernels.graphs import Graphed
+from ..kernels.keep import Keep, stamp
 from ..kernels.sets import Kernels, torch_kernels
 from ..spec.model import SynchformerSpec
 from ..spec.timing import SYNC_SEGMENT_FRAMES, SYNC_SEGMENT_STRIDE, sync_segments
-from .fast_layers import Keep, stamp
 from .fast_synchformer import FastSynchformer
 from .synchformer_blocks import VISUAL_EPS, ClassTokenPool, DividedBlock
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from ..autoencoder.fast import CONTEXT_LATENTS, LATENTS_PER_CHUNK
+from ..autoencoder.vae import MULTIPLIERS
 from ..spec.audio import LATENT_STRIDE
 from ..spec.model import CLIPSpec, FlowSpec, SynchformerSpec, VAESpec, VocoderSpec
 from ..spec.timing import CLIP_FPS
@@ -15,9 +17,11 @@ from ..vocoder.chunked import FRAMES_PER_CHUNK, context_frames
 
 SCORES = 4.2
 """Score matrices alive at once: scaled queries and keys, scores, softmax, product."""
-FLOW_COPIES, CLIP_COPIES, TEXT_COPIES, SYNC_COPIES, VAE_COPIES = 27, 17, 24, 34, 56
+FLOW_COPIES, CLIP_COPIES, TEXT_COPIES, SYNC_COPIES, VAE_COPIES = 27, 17, 24, 34, 72
 """Tensors of (tokens, width) alive at once in the widest place of each network."""
-VAE_BASE_ELEMENTS = 12_500_000
+VAE_PIECE_COPIES, VAE_DERIVED = 84, 48
+"""In a piece of the decoder, and its rearranged weights as multiples of width squared."""
+WIDEST = MULTIPLIERS[-1]
 VOCODER_BYTES_PER_SAMPLE_AND_CHANNEL = 0.75
 """Of a first layer of that many channels; the activation runs in float32 at twice the rate in every number format."""
 
@@ -57,8 +61,20 @@ def synchformer_bytes(spec: SynchformerSpec, segments: int, dtype: torch.dtype) 
 
 def vae_bytes(spec: VAESpec, latent_tokens: int, dtype: torch.dtype) -> int:
     """The VAE on one clip of L tokens, either way."""
-    elements = latent_tokens * spec.width * VAE_COPIES + VAE_BASE_ELEMENTS + SCORES * latent_tokens**2
+    elements = latent_tokens * spec.width * VAE_COPIES + SCORES * latent_tokens**2
     return int(elements * _size(dtype))
+
+
+def vae_decode_bytes(spec: VAESpec, latent_tokens: int, dtype: torch.dtype, fused: bool = False) -> int:
+    """The VAE's decoder on one clip of L tokens: its keys and values, one piece, and the mel frames.
+
+    fused: attention makes no score matrix, as torch's memory-efficient kernel does for heads as wide as this one.
+    """
+    piece = min(latent_tokens, LATENTS_PER_CHUNK + 2 * CONTEXT_LATENTS)
+    whole = 2 * latent_tokens * (spec.width * WIDEST + LATENT_STRIDE * spec.mel_bins)
+    scores = 0 if fused else SCORES * piece * latent_tokens
+    work = piece * spec.width * VAE_PIECE_COPIES + VAE_DERIVED * spec.width**2
+    return int((whole + work + scores) * _size(dtype))
 
 
 def vocoder_bytes(spec: VocoderSpec, mel_frames: int, frames_per_chunk: int = FRAMES_PER_CHUNK) -> int:
@@ -70,4 +86,4 @@ def vocoder_bytes(spec: VocoderSpec, mel_frames: int, frames_per_chunk: int = FR
 
 def decode_bytes(vae: VAESpec, vocoder: VocoderSpec, latent_tokens: int, dtype: torch.dtype) -> int:
     """One clip of L tokens through VAE and vocoder, one after the other."""
-    return max(vae_bytes(vae, latent_tokens, dtype), vocoder_bytes(vocoder, LATENT_STRIDE * latent_tokens))
+    return max(vae_decode_bytes(vae, latent_tokens, dtype), vocoder_bytes(vocoder, LATENT_STRIDE * latent_tokens))

@@ -195,7 +195,7 @@ class MMAudio:
         from .sound import decode_latents
 
         with self.report.stage("VAE decode"):
-            mel = decode_latents(self.parts.vae(), latents)
+            mel = decode_latents(self.parts.vae(), latents, plain=self._accelerator.plain)
         self._planner.done_with("vae")
         return mel
 
@@ -204,7 +204,8 @@ class MMAudio:
         from .sound import vocode_mel
 
         with self.report.stage("vocoder"):
-            audio = vocode_mel(self.parts.vocoder(), mel, self._of("vocoder"))
+            size = self._planner.now.mel_frames_per_chunk
+            audio = vocode_mel(self.parts.vocoder(), mel, self._of("vocoder"), self._accelerator.plain, size)
         self._planner.done_with("vocoder")
         return audio
 

@@ -14,7 +14,9 @@ from ..media.resample import resample
 from ..spec.timing import sequence_lengths
 from ..types import Audio, Latents, Mel
 from ..vocoder.bigvgan import BigVGAN
-from ..vocoder.chunked import vocode
+from ..vocoder.choose import fast_vocoder
+from ..vocoder.chunked import FRAMES_PER_CHUNK, vocode
+from ..vocoder.streamed import StreamedBigVGAN
 
 Progress = Callable[[int, int], None]
 
@@ -24,31 +26,49 @@ def _silent(done: int, total: int) -> None:
 
 
 @torch.no_grad()
-def decode_latents(vae: VAE, latents: Latents, progress: Progress = _silent) -> Mel:
-    """Latents (B, L, C) -> log-mel (B, M, 2 L) on the CPU, clip by clip; ``progress`` gets (clips done, B)."""
+def decode_latents(vae: VAE, latents: Latents, progress: Progress = _silent, plain: bool = False) -> Mel:
+    """Latents (B, L, C) -> log-mel (B, M, 2 L) on the CPU, clip by clip; ``progress`` gets (clips done, B).
+
+    ``plain``: through the module as it is written, as a reference.
+    """
+    decode = vae.decode if plain else vae.decode_fast
     device, mels = vae.data_mean.device, []
     for i, tokens in enumerate(latents.tokens):
-        mels.append(vae.decode(tokens[None].to(device)).float().cpu())
+        mels.append(decode(tokens[None].to(device)).float().cpu())
         progress(i + 1, latents.tokens.shape[0])
     return Mel(torch.cat(mels), latents.duration_s)
 
 
 @torch.no_grad()
-def vocode_mel(vocoder: BigVGAN, mel: Mel, progress: Progress = _silent) -> Audio:
+def vocode_mel(
+    vocoder: BigVGAN,
+    mel: Mel,
+    progress: Progress = _silent,
+    plain: bool = False,
+    frames_per_chunk: int = FRAMES_PER_CHUNK,
+) -> Audio:
     """Log-mel (B, M, F) -> samples (B, 1, N) on the CPU, cut to N = round(duration * rate); ``progress`` counts mel frames.
+
+    ``plain``: through the module as it is written, as a reference. ``frames_per_chunk``: mel frames worked on together.
 
     Raises:
         InputError: when the mel is of another format than the vocoder.
     """
+    vocoder.check(mel.values)
     device, rate_hz = vocoder.conv_pre.weight.device, vocoder.spec.audio.sample_rate_hz
     clips, frames = mel.values.shape[0], mel.values.shape[-1]
+    run = vocoder if plain else fast_vocoder(vocoder)
     pieces = []
     for i, values in enumerate(mel.values):
 
         def report(done: int, _: int, before: int = i * frames) -> None:
             progress(before + done, clips * frames)
 
-        pieces.append(vocode(vocoder, values[None].to(device), progress=report).cpu())
+        clip = values[None].to(device)
+        if isinstance(run, StreamedBigVGAN):
+            pieces.append(run(clip, report))
+        else:
+            pieces.append(vocode(run, clip, frames_per_chunk, report).cpu())
     return Audio(torch.cat(pieces)[..., : round(mel.duration_s * rate_hz)], rate_hz)
 
 

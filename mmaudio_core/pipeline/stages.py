@@ -131,7 +131,13 @@ def needs_of(specs: Mapping[str, PartSpec], precision: Precision, run: Run) -> l
             _halves(run.batch),
             lambda n: memory.flow_bytes(flow, BRANCHES * n, tokens, precision.of("flow"), run.fused_attention),
         ),
-        need("VAE decode", "vae", "vae", [1], lambda _: memory.vae_bytes(vae, tokens, precision.of("vae"))),
+        need(
+            "VAE decode",
+            "vae",
+            "vae",
+            [1],
+            lambda _: memory.vae_decode_bytes(vae, tokens, precision.of("vae"), run.fused_attention),
+        ),
         need("vocoder", "vocoder", "vocoder", pieces, lambda n: memory.vocoder_bytes(vocoder, frames, n)),
     ]
 

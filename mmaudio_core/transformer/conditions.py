@@ -15,7 +15,7 @@ class Conditions:
     """Step-independent inputs of the flow network.
 
     clip: (B, V, D) projected visual tokens; clip_pooled: (B, D).
-    sync_rows: (B, S, D) projected sync tokens; sync_index: int64 (L,), the row of each latent token.
+    sync_rows: (B, S, D) projected sync tokens; sync_index: int64 (L,) on the CPU, the row of each latent token.
     text: (B, T, D) projected text tokens; text_pooled: (B, D).
     sync_is_empty: whether the sync tokens stand for a missing input.
     """
@@ -39,7 +39,7 @@ class Conditions:
     @cached_property
     def sync(self) -> Tensor:
         """(B, L, D): the sync tokens brought to the latent length."""
-        return self.sync_rows.index_select(1, self.sync_index)
+        return self.sync_rows.index_select(1, self.sync_index.to(self.sync_rows.device))
 
     @property
     def batch(self) -> int:

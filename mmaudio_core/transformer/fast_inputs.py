@@ -90,7 +90,7 @@ def _frame_rows(branches: Sequence[Conditions], batch: int) -> tuple[Tensor, Ten
     values, owner, rows, first, samples = [], [], [], 0, 0
     for branch in branches:
         distinct, compact = torch.unique(distinct_rows(branch), return_inverse=True)
-        of_token = compact[branch.sync_index.cpu()]
+        of_token = compact[branch.sync_index]
         values.append(branch.sync_rows[:, distinct.to(branch.sync_rows.device)].flatten(0, 1))
         owner.append((samples + torch.arange(branch.batch)).repeat_interleave(len(distinct)))
         starts = first + torch.arange(branch.batch) * len(distinct)

@@ -136,7 +136,7 @@ class FlowNetwork(nn.Module):
         clip = self.clip_input_proj(clip)
         sync = self.sync_input_proj(sync)
         text = self.text_input_proj(text)
-        index = upsampling_index(sync.shape[1], latent_tokens).to(sync.device)
+        index = upsampling_index(sync.shape[1], latent_tokens)
         return Conditions(
             clip=clip,
             clip_pooled=self.clip_cond_proj(clip.mean(dim=1)),

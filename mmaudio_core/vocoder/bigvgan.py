@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..kernels.keep import Keep
+from ..kernels.sets import torch_kernels
 from ..spec.model import VocoderSpec
 from .activations import AntiAliasedSnake
 
@@ -50,6 +52,8 @@ class BigVGAN(nn.Module):
         )
         self.activation_post = AntiAliasedSnake(widths[-1])
         self.conv_post = nn.Conv1d(widths[-1], 1, 7, padding=3, bias=spec.final_bias)
+        # For the faster vocoders that ``choose.fast_vocoder`` makes from this one.
+        self.kernels, self.kept = torch_kernels(), Keep()
 
     def forward(self, mel: Tensor) -> Tensor:
         """Log-mel (B, M, F) -> samples (B, 1, F * hop) in [-1, 1], in the model's dtype.
@@ -57,11 +61,7 @@ class BigVGAN(nn.Module):
         Raises:
             InputError: when M is not the model's.
         """
-        if mel.ndim != 3 or mel.shape[1] != self.spec.mel_bins:
-            raise InputError(
-                f"A mel spectrogram of shape {tuple(mel.shape)} was given to a {self.spec.audio.name} vocoder; it needs "
-                f"(batch, {self.spec.mel_bins}, frames). Use the vocoder of the VAE's sample rate."
-            )
+        self.check(mel)
         x = self.conv_pre(mel.to(self.conv_pre.weight.dtype))
         branches = len(self.spec.block_kernels)
         for stage, (up,) in enumerate(self.ups):
@@ -73,3 +73,11 @@ class BigVGAN(nn.Module):
             x = total / branches
         x = self.conv_post(self.activation_post(x))
         return torch.tanh(x) if self.spec.final_tanh else x.clamp(-1, 1)
+
+    def check(self, mel: Tensor) -> None:
+        """Raises InputError when ``mel`` is not (B, M, F) with the M of this vocoder."""
+        if mel.ndim != 3 or mel.shape[1] != self.spec.mel_bins:
+            raise InputError(
+                f"A mel spectrogram of shape {tuple(mel.shape)} was given to a {self.spec.audio.name} vocoder; it needs "
+                f"(batch, {self.spec.mel_bins}, frames). Use the vocoder of the VAE's sample rate."
+            )

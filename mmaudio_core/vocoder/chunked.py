@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..spec.model import VocoderSpec
 from .bigvgan import BigVGAN
+from .fused import FusedBigVGAN
 
 FRAMES_PER_CHUNK = 256
 FILTER_REACH = 6
@@ -28,7 +29,7 @@ def context_frames(spec: VocoderSpec) -> int:
 
 @torch.no_grad()
 def vocode(
-    vocoder: BigVGAN,
+    vocoder: BigVGAN | FusedBigVGAN,
     mel: Tensor,
     frames_per_chunk: int = FRAMES_PER_CHUNK,
     progress: Callable[[int, int], None] | None = None,

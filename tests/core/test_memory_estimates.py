@@ -107,6 +107,8 @@ def test_sound(name: str, dtype: torch.dtype) -> None:
         mel = torch.empty(1, vae.spec.mel_bins, 2 * tokens, device="meta")
         estimate = memory.vae_bytes(vae.spec, tokens, dtype)
         holds(estimate, peak(vae, lambda z=latents: vae.decode(z)), f"VAE {name} decode, {tokens} tokens")
+        pieces = memory.vae_decode_bytes(vae.spec, tokens, dtype)
+        holds(pieces, peak(vae, lambda z=latents: vae.decode_fast(z)), f"VAE {name} decode in pieces, {tokens} tokens")
         holds(estimate, peak(vae, lambda mel=mel: vae.encode(mel)), f"VAE {name} encode, {tokens} tokens")
     for frames in (100, FRAMES_PER_CHUNK + 2 * context_frames(vocoder.spec)):
         mel = torch.empty(1, vae.spec.mel_bins, frames, device="meta")

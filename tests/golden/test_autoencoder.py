@@ -33,6 +33,8 @@ def test_vae(path: Path) -> None:
     golden.check("std", posterior.std.transpose(1, 2), ONE_PASS)
     golden.check("mel", vae.decode(latents), ONE_PASS)
     golden.check("mel", unfolded, ONE_PASS)
+    golden.check("mel", vae.decode_fast(latents), ONE_PASS)
+    golden.check("mel", vae.fast_decoder()(latents, 3), ONE_PASS)
     golden.check("mode_roundtrip", vae.decode(posterior.mean), ONE_PASS)
 
 

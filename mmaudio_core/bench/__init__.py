@@ -1,0 +1,1 @@
+"""Times, memory and errors of every stage, for ``mmaudio bench``."""
