@@ -12,7 +12,7 @@ UV := $(UV_HOME)/$(BIN)/uv
 RUN := $(VENV)/$(BIN)/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-gpu test-comfyui lint types format setup clean
+.PHONY: demo test test-slow test-gpu bench-gpu test-comfyui lint types format setup clean
 
 demo: $(READY)
 	$(RUN) scripts/demo.py demo_out
@@ -27,6 +27,10 @@ test-slow: $(READY)
 # On a CUDA device: the same sound as on the CPU, and the half precisions near it. A few minutes.
 test-gpu: $(READY)
 	$(RUN) -m pytest -m gpu
+
+# On a CUDA device: tests of kernels and attention, then tables of times, in at most 8 minutes; outputs in benchmarks/results.
+bench-gpu: $(READY)
+	$(RUN) -m benchmarks.gpu
 
 # In a real ComfyUI: COMFYUI_DIR names its folder, COMFY_PY the Python with its requirements and open_clip_torch. Half an hour
 # on two cores. What drives the page needs Chromium, node, and PLAYWRIGHT_DIR, the folder with node_modules/playwright-core.

@@ -20,6 +20,7 @@ from ..features.room import available_bytes, has_room
 from ..kernels.dense import Tile
 from ..kernels.onednn import works
 from ..kernels.sets import Kernels, choose_kernels
+from ..layers.float8 import keeps_float8
 from ..sampling.guidance import Velocity, guided
 from ..spec.timing import SequenceLengths
 from ..transformer.conditions import Conditions
@@ -199,6 +200,8 @@ class Accelerator:
 def _unfit(net: FlowNetwork) -> str | None:
     if torch.is_grad_enabled() and any(p.requires_grad for p in net.parameters()):
         return "gradients are wanted"
+    if keeps_float8(net):
+        return "its weights are kept in float8"
     device, dtype = net.device, net.dtype
     for name, p in net.named_parameters():
         if p.device != device or p.dtype != dtype:
