@@ -72,9 +72,8 @@ class InOrder(Generic[T]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._pending.clear()
-        self._deliver = (
-            _closed  # a bound method: receiver and this object would keep each other until the garbage collector comes
-        )
+        # A bound method: its owner and this object would hold each other until the garbage collector comes by.
+        self._deliver = _closed
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
 
