@@ -12,7 +12,6 @@ from torch import Tensor
 
 from . import onednn
 
-
 USUAL_ROWS = 4096
 
 
