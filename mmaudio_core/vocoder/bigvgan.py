@@ -53,7 +53,7 @@ class BigVGAN(nn.Module):
         self.activation_post = AntiAliasedSnake(widths[-1])
         self.conv_post = nn.Conv1d(widths[-1], 1, 7, padding=3, bias=spec.final_bias)
         # For the faster vocoders that ``choose.fast_vocoder`` makes from this one.
-        self.kernels, self.kept = torch_kernels(), Keep()
+        self.kernels, self.kept, self.graphs = torch_kernels(), Keep(), False
 
     def forward(self, mel: Tensor) -> Tensor:
         """Log-mel (B, M, F) -> samples (B, 1, F * hop) in [-1, 1], in the model's dtype.

@@ -19,5 +19,5 @@ def fast_vocoder(module: BigVGAN) -> BigVGAN | FusedBigVGAN | StreamedBigVGAN:
     if module.conv_pre.weight.dtype == torch.float32 and streams(module):
         return module.kept.get(stamp(module), lambda: StreamedBigVGAN(module))
     if kernel is not anti_aliased_snake:
-        return module.kept.get((stamp(module), kernel), lambda: FusedBigVGAN(module, kernel))
+        return module.kept.get((stamp(module), kernel, module.graphs), lambda: FusedBigVGAN(module, kernel, module.graphs))
     return module

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.dense import Conv
+from ..kernels.graphs import Graphed
 from ..spec.model import VocoderSpec
 from .activations import BETA_FLOOR, AntiAliasedSnake
 
@@ -22,10 +23,12 @@ SnakeKernel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class FusedBigVGAN:
     """The vocoder of ``module`` with the activation ``kernel``; log-mel (B, M, F) -> samples (B, 1, F * hop).
 
-    Reads the module's own weights, whose memory it reorders; nothing is read back from the device.
+    Reads the module's own weights, whose memory it reorders; nothing is read back from the device. graphs: replayed as a CUDA
+    graph.
     """
 
-    def __init__(self, module: Any, kernel: SnakeKernel) -> None:
+    def __init__(self, module: Any, kernel: SnakeKernel, graphs: bool = False) -> None:
+        self._run: Callable[[Tensor], Tensor] = Graphed(self._samples) if graphs else self._samples
         self.spec: VocoderSpec = module.spec
         self._branches = len(self.spec.block_kernels)
         self._first = _conv(module.conv_pre)
@@ -36,6 +39,9 @@ class FusedBigVGAN:
 
     @torch.no_grad()
     def __call__(self, mel: Tensor) -> Tensor:
+        return self._run(mel)
+
+    def _samples(self, mel: Tensor) -> Tensor:
         x = self._first(mel.to(self._dtype).transpose(1, 2))
         for stage, up in enumerate(self._ups):
             # A transposed convolution gives channels first; one copy brings time to the front again.
