@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -59,8 +59,18 @@ def form_for(kernel: int, channels: int) -> Form | None:
     return SEVEN if kernel == SEVEN.taps else ELEVEN if kernel > 2 * FOUR.taps else FOUR
 
 
+class Source(Protocol):
+    """Rows that are made when they are needed."""
+
+    @property
+    def rows(self) -> int: ...
+
+    def write(self, first: int, out: Tensor) -> None:
+        """Puts the rows from ``first`` on into ``out``; called with one part after the other."""
+
+
 class ToomConv:
-    """Convolution of x (rows, C) -> (rows - dilation * (kernel - 1), O): no padding, weight (O, C, kernel), float32 on a CPU.
+    """x (rows, C) -> (rows - dilation * (kernel - 1), O), weight (O, C, kernel), bias (O,) or None; float32 on a CPU.
 
     The weights are copies, packed for oneDNN: (tile + taps - 1) / taps times as many as given, kernel rounded up to taps.
     """
@@ -74,22 +84,34 @@ class ToomConv:
         self._packed: list[Any] = [onednn.pack_linear(w, 512) for w in transform_weight(weight.detach(), form)]
         self._beyond = (form.tile + form.taps - 2) // form.tile + self._pieces - 1
 
-    def __call__(self, x: Tensor, before: int = 0, after: int = 0) -> Tensor:
-        """``before`` and ``after`` rows of zeros are put around ``x`` first."""
-        rows = x.shape[0] + before + after - self._dilation * (self._kernel - 1)
+    def __call__(self, x: Source, before: int = 0, after: int = 0, added: Tensor | None = None) -> Tensor:
+        """``before`` and ``after`` rows of zeros are put around ``x`` first; ``added`` is added to the result.
+
+        Works on blocks of rows from end to end, ``x`` included, so that little leaves the cache on the way.
+        """
+        rows = x.rows + before + after - self._dilation * (self._kernel - 1)
         step = self._form.tile * self._dilation
         tiles = -(-rows // step)
-        padded = x.new_empty((tiles + self._beyond) * step, self._inputs)
+        padded = torch.empty((tiles + self._beyond) * step, self._inputs)
         padded[:before].zero_()
-        padded[before : before + x.shape[0]] = x
-        padded[before + x.shape[0] :].zero_()
-        padded = padded.view(-1, self._form.tile, self._dilation, self._inputs)
-        out = x.new_empty(tiles, self._form.tile, self._dilation, self._channels)
+        padded[before + x.rows :].zero_()
+        out = torch.empty(tiles * step, self._channels)
         block = max(BLOCK * torch.get_num_threads() // (step * self._inputs), -(-BLOCK_TILES // self._dilation))
+        filled = 0
         for first in range(0, tiles, block):
-            part = out[first : first + block]
-            self._fill(part, padded[first : first + part.shape[0] + self._beyond])
-        return out.view(-1, self._channels)[:rows]
+            last = min(first + block, tiles)
+            needed = min((last + self._beyond) * step - before, x.rows)
+            if needed > filled:
+                x.write(filled, padded[before + filled : before + needed])
+                filled = needed
+            part = out[first * step : last * step]
+            self._fill(self._tiled(part), self._tiled(padded[first * step : (last + self._beyond) * step]))
+            if added is not None:
+                part[: len(added) - first * step].add_(added[first * step : last * step])
+        return out[:rows]
+
+    def _tiled(self, x: Tensor) -> Tensor:
+        return x.view(-1, self._form.tile, self._dilation, x.shape[1])
 
     def _fill(self, out: Tensor, padded: Tensor) -> None:
         rows = out.shape[0] * self._dilation

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from ..kernels import depthwise
 from ..spec.model import VocoderSpec
 from .activations import AntiAliasedSnake
 from .bigvgan import AMPBlock, BigVGAN
-from .streamed_layers import SNAKE_REACH, Ends, Snake, WindowConv, WindowUp
+from .streamed_layers import SNAKE_REACH, Ends, Given, Snake, WindowConv, WindowUp
 
 FRAMES_PER_WINDOW = 128
 
@@ -44,13 +44,14 @@ class Step(Protocol):
 class Same:
     """Steps whose output is as long as their input: layers one after the other with a common reach."""
 
-    def __init__(self, reach: int, *layers: Callable[[Tensor, Ends], Tensor]) -> None:
+    def __init__(self, reach: int, *layers: Callable[[Any, Ends], Any]) -> None:
         self._reach, self._layers = reach, layers
 
     def __call__(self, x: Tensor, ends: Ends) -> Tensor:
+        out: Any = x
         for layer in self._layers:
-            x = layer(x, ends)
-        return x
+            out = layer(out, ends)
+        return torch.as_tensor(out)
 
     def span(self, first: int, rows: int, ends: Ends) -> tuple[int, int]:
         return first + (0 if ends.start else self._reach), first + rows - (0 if ends.end else self._reach)
@@ -74,7 +75,7 @@ class Block:
 
     def __call__(self, x: Tensor, ends: Ends) -> Tensor:
         for (first, dilated, second, plain), reach in zip(self._steps, self._reaches, strict=True):
-            x = plain(second(dilated(first(x, ends), ends), ends), ends).add_(ends.keep(x, reach))
+            x = plain(second(dilated(first(x, ends), ends), ends), ends, ends.keep(x, reach))
         return x
 
 
@@ -134,7 +135,7 @@ class StreamedBigVGAN:
         self.frames_per_window = frames_per_window
         branches = len(self.spec.block_kernels)
         pre = WindowConv(module.conv_pre)
-        self._steps: list[Step] = [Same(pre.reach, pre)]
+        self._steps: list[Step] = [Same(pre.reach, lambda x, ends: pre(Given(x), ends))]
         blocks = list(module.resblocks)
         for i, up in enumerate(_ups(module)):
             mine = [b for b in blocks[i * branches : (i + 1) * branches] if isinstance(b, AMPBlock)]
@@ -160,15 +161,22 @@ class StreamedBigVGAN:
         """The samples of one clip (M, F), piece by piece, each with the frames that went in so far."""
         frames = mel.shape[1]
         chain = [Stream(step) for step in self._steps]
-        for first in range(0, frames, self.frames_per_window):
-            last = min(first + self.frames_per_window, frames)
-            x: Tensor | None = mel[:, first:last].T.contiguous()
-            for stream in chain:
-                x = stream.push(x, last == frames)
-                if x is None:
-                    break
-            else:
-                yield last, x[:, 0]
+        windows = max(1, -(-frames // self.frames_per_window))
+        step = -(-frames // windows)  # even windows: a short last one would be mostly margin
+        for first in range(0, frames, step):
+            last = min(first + step, frames)
+            out = _push(chain, mel[:, first:last].T.contiguous(), last == frames)
+            if out is not None:
+                yield last, out[:, 0]
+
+
+def _push(chain: list[Stream], x: Tensor, last: bool) -> Tensor | None:
+    for stream in chain:
+        out = stream.push(x, last)
+        if out is None:
+            return None
+        x = out
+    return x
 
 
 def _snakes(modules: nn.ModuleList) -> list[AntiAliasedSnake]:

@@ -66,29 +66,70 @@ class Snake:
         self._through = Depthwise(scaled(through, torch.ones_like(self.alpha)))
         self._up, self._down = _of_short_signal(tuple(f.tolist()))
 
-    def __call__(self, x: Tensor, ends: Ends) -> Tensor:
-        if x.shape[0] < SHORT:
-            y = anti_aliased_snake(x.T[None], self.alpha, self.inverse_beta, self.taps)[0].T
-            return ends.keep(y, SNAKE_REACH).contiguous()
-        before, after = SNAKE_REACH * ends.start, SNAKE_REACH * ends.end
-        wide = torch.cat((x[:1].expand(before, -1), x, x[-1:].expand(after, -1))) if before or after else x
-        y = wide.new_zeros(wide.shape[0] - 2 * SNAKE_REACH, wide.shape[1])
-        rows = max(1, BLOCK * torch.get_num_threads() // wide.shape[1])
-        for first in range(0, y.shape[0], rows):
-            part, out = wide[first : first + rows + 2 * SNAKE_REACH], y[first : first + rows]
-            self._through.add_to(out, part)
-            self._back_even.add_to(out, self._even(part).sin_().square_())
-            self._back_odd.add_to(out, self._odd(part).sin_().square_())
-        if ends.start:
-            y[:CLAMPED] = self._near_end(x[:SHORT])[:CLAMPED]
-        if ends.end:
-            y[-CLAMPED:] = self._near_end(x[-SHORT:])[-CLAMPED:]
-        return y
+    def __call__(self, x: Tensor, ends: Ends) -> Active:
+        return Active(self, x, ends)
 
-    def _near_end(self, x: Tensor) -> Tensor:
+    def plainly(self, x: Tensor) -> Tensor:
+        """The outputs of a whole signal of any length."""
+        return anti_aliased_snake(x.T[None], self.alpha, self.inverse_beta, self.taps)[0].T
+
+    def add_to(self, out: Tensor, x: Tensor) -> None:
+        """Adds the outputs (n, C) that ``x`` (n + 10, C) determines."""
+        self._through.add_to(out, x)
+        self._back_even.add_to(out, self._even(x).sin_().square_())
+        self._back_odd.add_to(out, self._odd(x).sin_().square_())
+
+    def near_end(self, x: Tensor) -> Tensor:
         """The outputs of a signal of SHORT samples: those at an end are also those of a longer one."""
         u = self._up @ x
         return self._down @ (u * self.alpha).sin_().square_().mul_(self.inverse_beta).add_(u)
+
+
+class Given:
+    """A window as it is."""
+
+    def __init__(self, x: Tensor) -> None:
+        self._x, self.rows = x, x.shape[0]
+
+    def write(self, first: int, out: Tensor) -> None:
+        out.copy_(self._x[first : first + len(out)])
+
+    def all(self) -> Tensor:
+        return self._x
+
+
+class Active:
+    """What a ``Snake`` makes of a window, when it is asked for."""
+
+    def __init__(self, snake: Snake, x: Tensor, ends: Ends) -> None:
+        self._snake, self._ends = snake, ends
+        before, after = SNAKE_REACH * ends.start, SNAKE_REACH * ends.end
+        self._x = torch.cat((x[:1].expand(before, -1), x, x[-1:].expand(after, -1))) if before or after else x
+        self.rows = self._x.shape[0] - 2 * SNAKE_REACH
+        self._short = ends.keep(snake.plainly(x), SNAKE_REACH) if x.shape[0] < SHORT else None
+
+    def write(self, first: int, out: Tensor) -> None:
+        """The rows from ``first`` on, as many as ``out`` has."""
+        if self._short is not None:
+            out.copy_(self._short[first : first + len(out)])
+            return
+        rows = max(1, BLOCK * torch.get_num_threads() // out.shape[1])
+        for begin in range(0, len(out), rows):
+            part = out[begin : begin + rows].zero_()
+            self._snake.add_to(part, self._x[first + begin : first + begin + len(part) + 2 * SNAKE_REACH])
+        beyond = first + len(out)
+        if self._ends.start and first < CLAMPED:
+            inner = self._x[SNAKE_REACH : SNAKE_REACH + SHORT]
+            out[: CLAMPED - first] = self._snake.near_end(inner)[first : min(CLAMPED, beyond)]
+        if self._ends.end and beyond > self.rows - CLAMPED:
+            inner = self._x[-SNAKE_REACH - SHORT : -SNAKE_REACH]
+            begin = max(first, self.rows - CLAMPED)
+            out[begin - first :] = self._snake.near_end(inner)[SHORT - self.rows + begin : SHORT - self.rows + beyond]
+
+    def all(self) -> Tensor:
+        out = torch.empty(self.rows, self._x.shape[1])
+        self.write(0, out)
+        return out
 
 
 @lru_cache(maxsize=2)
@@ -122,8 +163,13 @@ class WindowConv:
         form = form_for(kernel, min(weight.shape[:2]))
         self._conv = ToomConv(weight, bias, dilation, form) if form else TapConv(weight, bias, dilation)
 
-    def __call__(self, x: Tensor, ends: Ends) -> Tensor:
-        return self._conv(x, self.reach * ends.start, self.reach * ends.end)
+    def __call__(self, x: Active | Given, ends: Ends, added: Tensor | None = None) -> Tensor:
+        """The convolution of ``x``, plus ``added``."""
+        around = self.reach * ends.start, self.reach * ends.end
+        if isinstance(self._conv, ToomConv):
+            return self._conv(x, *around, added)
+        out = self._conv(x.all(), *around)
+        return out if added is None else out.add_(added)
 
 
 class WindowUp:
