@@ -62,18 +62,15 @@ def test_chunks_give_the_samples_of_one_pass(name: str) -> None:
 
 @pytest.mark.parametrize("name", VOCODERS)
 def test_a_smaller_context_would_not_do(name: str) -> None:
-    """The receptive field is the stated one."""
+    """A mel frame that is not a number reaches exactly the samples of so many frames to either side."""
     spec = VOCODERS[name]
-    vocoder = vocoder_of(spec).double()
     context = context_frames(spec)
     assert context == {"16k": 38, "44k": 21}[name]
-    frames = 2 * context + 21
-    mel = torch.randn(1, spec.mel_bins, frames, dtype=torch.float64, requires_grad=True)
-    hop, middle = math.prod(spec.rates), frames // 2
-    vocoder(mel)[0, 0, middle * hop : (middle + 1) * hop].square().sum().backward()
-    assert mel.grad is not None
-    touched = mel.grad.abs().amax(dim=(0, 1)).nonzero().flatten()
-    assert (touched.min(), touched.max()) == (middle - context, middle + context)
+    middle, hop = context + 5, math.prod(spec.rates)
+    mel = torch.randn(1, spec.mel_bins, 2 * middle + 1)
+    mel[..., middle] = torch.nan
+    samples = vocoder_of(spec)(mel)[0, 0].isnan().nonzero().flatten()
+    assert (samples.min() // hop, samples.max() // hop) == (middle - context, middle + context)
 
 
 @pytest.mark.parametrize(("dtype", "relative"), [(torch.float16, 2e-2), (torch.bfloat16, 1e-1)])
