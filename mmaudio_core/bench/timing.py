@@ -12,7 +12,7 @@ import torch
 from ..pipeline.report import peak_bytes, reset_peak
 from .rows import Ceilings
 
-WARM_UPS, MOST_CALLS, FEWEST_CALLS = 4, 40, 3
+WARM_UPS, MOST_CALLS, LONG_S = 4, 40, 5.0
 MATRIX_SIDES = {"cuda": 8192, "cpu": 2048, "mps": 4096}
 COPY_BYTES = {"cuda": 2 << 30, "cpu": 256 << 20, "mps": 512 << 20}
 
@@ -34,16 +34,17 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def measure(call: Callable[[], object], device: torch.device, budget_s: float, settled: bool = False) -> Timing:
-    """Calls ``call`` as often as ``budget_s`` allows, at least three times; the first calls are not counted.
+def measure(call: Callable[[], object], device: torch.device, budget_s: float, first_s: float | None = None) -> Timing:
+    """Calls ``call`` as often as ``budget_s`` allows, at least twice, or three times if it is short; no first call is counted.
 
-    settled: ``call`` takes so long that one call warms up enough.
+    first_s: what a first call took, if there was one.
     """
-    once = _seconds(call, device)
-    warm_ups = 0 if settled or once > budget_s / 4 else WARM_UPS
+    once = _seconds(call, device) if first_s is None else first_s
+    warm_ups = 0 if once > budget_s / 4 else WARM_UPS
     for _ in range(warm_ups):
         once = min(once, _seconds(call, device))
-    count = max(FEWEST_CALLS, min(MOST_CALLS, int(budget_s / max(once, 1e-6))))
+    fewest = 2 if once > LONG_S else 3
+    count = max(fewest, min(MOST_CALLS, int(budget_s / max(once, 1e-6))))
     reset_peak(device)
     times = [_seconds(call, device) for _ in range(count)]
     first, _, third = quantiles(times, n=4, method="inclusive")

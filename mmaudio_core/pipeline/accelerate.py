@@ -34,8 +34,8 @@ from ..types import Features
 log = logging.getLogger("mmaudio")
 
 PATHS = ("auto", "plain", "torch", "triton", "cuda", "compile")
-PACKED_SHARE = 1.4
-"""Bytes of the CPU's copy of the weights by those of the weights: Winograd's products are a third more than the taps."""
+PACKED_SHARE = 2.0
+"""Bytes of the CPU's copy of the weights by those of the weights, at most: Winograd's six products for three taps."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Speed:
     kernels: str = "auto"
     attention: str = "auto"
     graphs: bool | None = None
-    tile: Tile = 2
+    tile: Tile = 4
 
     def __post_init__(self) -> None:
         if self.kernels not in PATHS:
