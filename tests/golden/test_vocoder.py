@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mmaudio_core.spec.audio import audio_for_mel_bins
 from mmaudio_core.spec.model import VOCODERS, VocoderSpec
 from mmaudio_core.vocoder.bigvgan import BigVGAN
+from mmaudio_core.vocoder.choose import fast_vocoder
 from mmaudio_core.weights.keymaps import normalise
 
 from .drawing import Golden, draw, draw_input, each_golden, shapes_of
@@ -50,4 +52,8 @@ def test_vocoder(path: Path) -> None:
         else:
             published[name] = draw(golden.seed, name, shape)
     vocoder.load_state_dict(normalise(published, "vocoder"), assign=True)
-    golden.check("audio", vocoder(draw_input(golden.seed, "mel", golden.meta["mel_shape"])), ONE_PASS)
+    mel = draw_input(golden.seed, "mel", golden.meta["mel_shape"])
+    golden.check("audio", vocoder(mel), ONE_PASS)
+    fast: Any = fast_vocoder(vocoder)
+    assert fast is not vocoder
+    golden.check("audio", fast(mel), ONE_PASS)
