@@ -54,12 +54,14 @@ class Depthwise:
 
 
 def _rows_image(x: Tensor) -> Tensor:
-    """(rows, C) as an image of one row in channels-last memory, (1, C, 1, rows)."""
-    return x.T[None, :, None]
+    """Contiguous (rows, C) as an image of one row in channels-last memory, (1, C, 1, rows)."""
+    rows, channels = x.shape
+    return x.as_strided((1, channels, 1, rows), (rows * channels, 1, rows * channels, channels))
 
 
 def _image_rows(image: Tensor) -> Tensor:
-    return image[0, :, 0].T
+    channels, rows = image.shape[1], image.shape[3]
+    return image.as_strided((rows, channels), (channels, 1))
 
 
 def _native() -> Any:
