@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,3 +36,24 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         (Tensor, "new_empty_strided"),
     ):
         monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+
+
+FOLDER = Path(__file__).resolve().parent
+CASES = 4
+"""Of each interpreted kernel test, so many cases are run by default; all of them on a GPU and in ``make test-slow``."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Triton's interpreter and the emulated device take a second for what a GPU does at once: most cases become slow ones."""
+    if torch.cuda.is_available():
+        return
+    of_test: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.path.parent == FOLDER:
+            of_test.setdefault(item.nodeid.split("[")[0], []).append(item)
+    for cases in of_test.values():
+        step = max(1, -(-len(cases) // CASES))
+        for i, item in enumerate(cases):
+            if i % step:
+                item.add_marker(pytest.mark.slow)
