@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mmaudio_core.pipeline.accelerate import Accelerator, Speed
@@ -12,6 +13,8 @@ from ..core.test_flow_network import network
 from .interpreter import DEVICE
 
 
+# Minutes in Triton's interpreter, no time on a GPU.
+@(pytest.mark.slow if DEVICE == "cpu" else pytest.mark.gpu)
 @torch.no_grad()
 def test_same_velocity_with_triton_kernels() -> None:
     net = network(V2_44K).to(DEVICE)
