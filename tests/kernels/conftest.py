@@ -39,7 +39,7 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FOLDER = Path(__file__).resolve().parent
-CASES = 4
+CASES = 3
 """Of each interpreted kernel test, so many cases are run by default; all of them on a GPU and in ``make test-slow``."""
 
 
