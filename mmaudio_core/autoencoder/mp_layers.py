@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPS = 1e-4
-SILU_GAIN = 0.596
+from ..kernels.pixel_norm import EPS, SILU_GAIN
+
 SHORTCUT_WEIGHT = 0.3
 CLAMP = 256.0
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels.divided_attention import divided_attention
+
 VISUAL_EPS = 1e-6
 
 
@@ -46,20 +48,7 @@ class DividedAttention(nn.Module):
 
     def forward(self, x: Tensor, frames: int, over_time: bool) -> Tensor:
         """``x`` (B, 1 + frames * patches, D), class token first -> the same shape."""
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        class_out = F.scaled_dot_product_attention(q[:, :, :1], k, v)
-
-        def groups(part: Tensor) -> Tensor:  # (B, H, tokens, d) -> (B, groups, H, members, d)
-            grid = part[:, :, 1:].unflatten(2, (frames, -1))
-            return grid.permute(0, 3, 1, 2, 4) if over_time else grid.permute(0, 2, 1, 3, 4)
-
-        gq, gk, gv = groups(q), groups(k), groups(v)
-        class_k, class_v = (part[:, None, :, :1].expand(-1, gq.shape[1], -1, -1, -1) for part in (k, v))
-        out = F.scaled_dot_product_attention(
-            gq.flatten(0, 1), torch.cat((class_k, gk), dim=3).flatten(0, 1), torch.cat((class_v, gv), dim=3).flatten(0, 1)
-        ).unflatten(0, gq.shape[:2])
-        out = out.permute(0, 2, 3, 1, 4) if over_time else out.permute(0, 2, 1, 3, 4)
-        return self.proj(merge_heads(torch.cat((class_out, out.flatten(2, 3)), dim=2)))
+        return self.proj(divided_attention(self.qkv(x), self.heads, frames, over_time))
 
 
 class DividedBlock(nn.Module):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..spec.model import HEAD_DIM
 from .adaln import widened
 
-HEAD_DIM = 64
 RMS_EPS = torch.finfo(torch.float32).eps
 
 

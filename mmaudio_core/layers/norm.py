@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.adaln import widened
-
-RMS_EPS = torch.finfo(torch.float32).eps
+from ..kernels.heads import RMS_EPS
 
 
 class HeadRMSNorm(nn.Module):

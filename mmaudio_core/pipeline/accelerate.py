@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..attention import sdpa
 from ..attention.choose import Chooser
@@ -206,7 +205,4 @@ def _unfit(net: FlowNetwork) -> str | None:
     for name, p in net.named_parameters():
         if p.device != device or p.dtype != dtype:
             return f"{name} is {p.dtype} on {p.device}, and the network computes in {dtype} on {device}"
-    layers: list[Any] = [m for m in net.modules() if isinstance(m, (nn.Linear, nn.Conv1d))]
-    if len(layers) < 2 or any(m.weight is None for m in layers):
-        return "its weights are not stored as plain tensors"
     return None

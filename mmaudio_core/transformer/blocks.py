@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from ..attention.protocol import Attention
 from ..attention.sdpa import attend
+from ..kernels.adaln import LAYER_NORM_EPS
 from ..layers.conv import channel_last_conv
 from ..layers.mlp import GatedConvMLP, GatedMLP
 from ..layers.operations import TORCH, Operations
 from .attention import HeadAttention
-
-LAYER_NORM_EPS = 1e-5
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
