@@ -49,7 +49,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line ``argv`` (default ``sys.argv``) and returns its exit code."""
-    args = build_parser().parse_args(argv)
+    return run_command("mmaudio", build_parser().parse_args(argv))
+
+
+def run_command(program: str, args: argparse.Namespace) -> int:
+    """``args.run(args)`` under the rules of this command line: log to standard error, errors as one sentence, exit codes.
+
+    args: with ``run``, ``quiet`` and ``debug``.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("mmaudio")
@@ -64,12 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MMAudioError as error:
         if args.debug:
             raise
-        _say(f"mmaudio: {error}")
+        _say(f"{program}: {error}")
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     except Exception as error:
         if args.debug:
             raise
-        _say(f"mmaudio: unexpected {type(error).__name__}: {error}\nRun again with --debug and report it, please.")
+        _say(f"{program}: unexpected {type(error).__name__}: {error}\nRun again with --debug and report it, please.")
         return OURS
     finally:
         signal.signal(signal.SIGTERM, previous)

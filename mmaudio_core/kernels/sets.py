@@ -130,7 +130,8 @@ def cuda_reason(device: torch.device) -> str | None:
 
 
 def choose_kernels(wish: str, device: torch.device) -> Kernels:
-    """The set that ``wish`` names; "auto" is Triton's, else CUDA C++, else plain PyTorch; "compile" is plain PyTorch too.
+    """The set that ``wish`` names; "auto" is Triton's, else CUDA C++, on a CUDA device, and plain PyTorch
+    everywhere else; "compile" is plain PyTorch too.
 
     Raises:
         InputError: when the wish is unknown, or cannot run here, with the reason.
@@ -140,6 +141,8 @@ def choose_kernels(wish: str, device: torch.device) -> Kernels:
     if wish in ("torch", "compile"):
         return torch_kernels()
     tried = (("triton", triton_reason, triton_kernels), ("cuda", cuda_reason, lambda _: cuda_kernels()))
+    if wish == "auto" and device.type != "cuda":
+        return torch_kernels()  # also where Triton's interpreter is on, which is thousands of times slower
     reasons = []
     for name, reason_of, make in tried:
         if wish in ("auto", name):
@@ -149,6 +152,5 @@ def choose_kernels(wish: str, device: torch.device) -> Kernels:
             reasons.append(f"{name}: {reason.rstrip('.')}")
     if wish != "auto":
         raise InputError(f"The kernels {wish!r} cannot run here: {reasons[0].split(': ', 1)[1]}. Use auto or torch.")
-    if device.type == "cuda":
-        log.info("No fused kernels can run here (%s); plain PyTorch is used.", "; ".join(reasons))
+    log.info("No fused kernels can run here (%s); plain PyTorch is used.", "; ".join(reasons))
     return torch_kernels()

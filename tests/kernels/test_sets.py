@@ -28,6 +28,11 @@ def test_plain_pytorch_where_nothing_else_runs(monkeypatch: pytest.MonkeyPatch) 
         sets.choose_kernels("fast", CPU)
 
 
+def test_auto_never_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert sets.choose_kernels("auto", CPU).name == "torch"
+
+
 @pytest.mark.parametrize(("able", "name"), [(("triton", "cuda"), "triton"), (("cuda",), "cuda"), ((), "torch")], ids=str)
 def test_order_on_a_gpu(able: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("triton", "cuda"):
