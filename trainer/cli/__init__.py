@@ -14,7 +14,7 @@ from mmaudio_core.cli import run_command
 from mmaudio_core.version import __version__
 
 COMMANDS: tuple[str, ...] = ()
-"""Modules of this folder, each a subcommand: HELP, add_arguments(parser), run(args) -> exit code; "check_data" is ``check-data``."""
+"""Modules of this folder, each a subcommand with HELP, add_arguments(parser), run(args); "check_data" is ``check-data``."""
 
 
 def build_parser() -> argparse.ArgumentParser:
