@@ -71,6 +71,12 @@ def read_header(path: str | os.PathLike[str], kind: str | None = None) -> Header
         length = struct.unpack("<Q", file.read(8))[0]
         raw = file.read(length)
         size = os.fstat(file.fileno()).st_size
+    return parse_header(raw, size, path, kind)
+
+
+def parse_header(raw: bytes, size: int, path: str | os.PathLike[str], kind: str | None = None) -> Header:
+    """The same from ``raw``, the JSON list of a file of ``size`` bytes, wherever that lies; ``path`` names it in messages."""
+    length = len(raw)
     try:
         values = json.loads(raw)
         metadata = values.pop("__metadata__", None) or {}
@@ -93,12 +99,11 @@ def _entry(name: str, value: dict[str, Any]) -> Entry:
     return Entry(dtype, shape, start, end)
 
 
-class MappedTensors(Mapping[str, torch.Tensor]):
-    """The tensors of a safetensors file as views of one private mapping, made when asked for."""
+class HeldTensors(Mapping[str, torch.Tensor]):
+    """The tensors of a safetensors file as views of its bytes, a uint8 tensor (size of the file), made when asked for."""
 
-    def __init__(self, path: str | os.PathLike[str], header: Header) -> None:
-        self._header = header
-        self._bytes = torch.from_file(os.fspath(path), shared=False, size=os.stat(path).st_size, dtype=torch.uint8)
+    def __init__(self, data: torch.Tensor, header: Header) -> None:
+        self._header, self._bytes = header, data
 
     def __getitem__(self, name: str) -> torch.Tensor:
         entry = self._header.entries[name]
@@ -112,6 +117,14 @@ class MappedTensors(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._header.entries)
+
+
+class MappedTensors(HeldTensors):
+    """The same of a file on disk, as views of one private mapping."""
+
+    def __init__(self, path: str | os.PathLike[str], header: Header) -> None:
+        size = os.stat(path).st_size
+        super().__init__(torch.from_file(os.fspath(path), shared=False, size=size, dtype=torch.uint8), header)
 
 
 def write_safetensors(

@@ -1,0 +1,177 @@
+"""Shards: safetensors files that hold what a block of the manifest became (latents, features), and what it was.
+
+Tensors of sample i are ``000000.latent_mean`` and ``.latent_std`` float32 (L, C), ``.clip`` float16 (V, clip width),
+``.sync`` float16 (S, sync width), ``.text`` float16 (T, text width); what a sample lacks is absent. Latents are raw: training
+normalises them. The metadata's ``mmaudio_shard`` is JSON: the format's number, a record per sample, the block's bad rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from mmaudio_core.errors import DownloadError, InputError, MMAudioError, WeightsError
+from mmaudio_core.weights.inspect import file_digest
+from mmaudio_core.weights.safetensors_file import HeldTensors, MappedTensors, parse_header, read_header, write_safetensors
+
+from .crops import Kind
+from .report import BadRow
+from .source import is_remote, name_of, read_bytes
+
+FORMAT = 1
+METADATA_KEY = "mmaudio_shard"
+LENGTH_BYTES = 8
+"""A safetensors file begins with the length of its list, as one 64-bit number."""
+STORED: dict[str, torch.dtype] = {
+    "latent_mean": torch.float32,
+    "latent_std": torch.float32,
+    "clip": torch.float16,
+    "sync": torch.float16,
+    "text": torch.float16,
+}
+NEEDED = ("latent_mean", "latent_std")
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Shapes of one sample's inputs: (tokens, width) of latents, CLIP, Synchformer and text features."""
+
+    latent: tuple[int, int]
+    clip: tuple[int, int]
+    sync: tuple[int, int]
+    text: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One crop as it is trained on; shapes and formats as in this module's own words, ``None`` what it lacks.
+
+    id: the row's, with @ and the crop's start behind it where a row gave several.
+    kind: "av" for the crop of a video, "at" for that of a recording.
+    """
+
+    id: str
+    kind: Kind
+    caption: str
+    latent_mean: Tensor
+    latent_std: Tensor
+    clip: Tensor | None = None
+    sync: Tensor | None = None
+    text: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where a sample came from: ``duration_s`` seconds of ``path`` (as in the manifest) from ``start_s`` on."""
+
+    id: str
+    kind: Kind
+    caption: str
+    path: str
+    start_s: float
+    duration_s: float
+
+
+def write_shard(
+    path: str | os.PathLike[str], samples: Sequence[Sample], records: Sequence[Record], bad: Sequence[BadRow] = ()
+) -> None:
+    """Writes samples with their records, and the block's bad rows; the file appears whole or not at all.
+
+    The same content always gives the same bytes. A killed run leaves at most ``path`` + ".partial", which the next overwrites.
+
+    Raises:
+        InputError: when samples and records are not of the same clips.
+        WeightsError: when the folder cannot be written to.
+    """
+    pairs = [(sample.id, sample.kind, sample.caption) for sample in samples]
+    if pairs != [(record.id, record.kind, record.caption) for record in records]:
+        raise InputError(f"{path}: its {len(samples)} samples and {len(records)} records are not of the same clips.")
+    tensors = {
+        f"{i:06d}.{name}": value.to("cpu", dtype)
+        for i, sample in enumerate(samples)
+        for name, dtype in STORED.items()
+        if (value := getattr(sample, name)) is not None
+    }
+    said = {"format": FORMAT, "samples": [asdict(record) for record in records], "bad": [asdict(row) for row in bad]}
+    # Names of files may hold bytes that are no Unicode; escaped, they can be written.
+    write_safetensors(path, tensors, {METADATA_KEY: json.dumps(said, separators=(",", ":"))})
+
+
+class Shard:
+    """The samples of a shard, by number; tensors are views of the mapped file, or of the one buffer that came from an address.
+
+    location: a path, or an address (HTTP, or anything that fsspec knows), which is read as a whole.
+    size_bytes, sha256: what the index says of it. The size is always compared, the hash where it is given.
+
+    Raises:
+        InputError: a shard on disk that is missing, damaged or no shard.
+        DownloadError: the same behind an address, when trying again did not help.
+    """
+
+    records: tuple[Record, ...]
+    bad: tuple[BadRow, ...]
+
+    def __init__(self, location: str | os.PathLike[str], size_bytes: int | None = None, sha256: str | None = None) -> None:
+        self.location = os.fspath(location)
+        try:
+            self._tensors, metadata = self._remote(size_bytes, sha256) if is_remote(self.location) else self._local(sha256)
+            self.records, self.bad = _read_metadata(metadata)
+            self._check(size_bytes)
+        except DownloadError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, struct.error, WeightsError) as error:
+            kind: type[MMAudioError] = DownloadError if is_remote(self.location) else InputError
+            what = error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
+            raise kind(f"The shard {self.location} cannot be used: {what}. Copy or extract it again.") from error
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, row: int) -> Sample:
+        record = self.records[row]
+        values = {name: self._tensors.get(f"{row:06d}.{name}") for name in STORED}
+        return Sample(record.id, record.kind, record.caption, **cast("dict[str, Any]", values))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[row] for row in range(len(self)))
+
+    def _local(self, sha256: str | None) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+        if os.stat(self.location).st_size <= LENGTH_BYTES:
+            raise ValueError("it is empty")
+        header = read_header(self.location)
+        if sha256 is not None and file_digest(self.location, "sha256") != sha256:
+            raise ValueError("its bytes are not those that the index lists")
+        return (MappedTensors(self.location, header) if header.entries else {}), header.metadata
+
+    def _remote(self, size_bytes: int | None, sha256: str | None) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+        raw = read_bytes(self.location, size_bytes)
+        if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
+            raise ValueError("its bytes are not those that the index lists")
+        length = struct.unpack_from("<Q", raw)[0]
+        header = parse_header(bytes(raw[LENGTH_BYTES : LENGTH_BYTES + length]), len(raw), name_of(self.location))
+        return (HeldTensors(torch.frombuffer(raw, dtype=torch.uint8), header) if header.entries else {}), header.metadata
+
+    def _check(self, size_bytes: int | None) -> None:
+        if size_bytes is not None and not is_remote(self.location) and os.stat(self.location).st_size != size_bytes:
+            raise ValueError(f"the index lists {size_bytes} bytes, and it has {os.stat(self.location).st_size}")
+        names = set(self._tensors)
+        for i in range(len(self)):
+            if lacking := [name for name in NEEDED if f"{i:06d}.{name}" not in names]:
+                raise ValueError(f"its sample {i} has no {' and no '.join(lacking)}")
+
+
+def _read_metadata(metadata: Mapping[str, str]) -> tuple[tuple[Record, ...], tuple[BadRow, ...]]:
+    if METADATA_KEY not in metadata:
+        raise ValueError("it is a safetensors file of another kind")
+    said = json.loads(metadata[METADATA_KEY])
+    if said["format"] != FORMAT:
+        raise ValueError(f"its format has the number {said['format']} and this program reads {FORMAT}")
+    return tuple(Record(**values) for values in said["samples"]), tuple(BadRow(**values) for values in said["bad"])
