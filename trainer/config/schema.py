@@ -1,0 +1,199 @@
+"""Everything a training run can be told, as frozen values; ``trainer/configs/*.toml`` explains each key.
+
+``every`` = 0 means never. Defaults are the paper's (arXiv 2412.15322, section 4 and appendix); those that it does not name are
+ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class SizesConfig:
+    """Sizes of a network of your own, for ``variant = "custom"``; the names are those of ``FlowSpec``."""
+
+    latent_dim: int = 20
+    heads: int = 1
+    joint_blocks: int = 1
+    audio_blocks: int = 1
+    v2: bool = False
+    clip_dim: int = 1024
+    sync_dim: int = 768
+    text_dim: int = 1024
+    text_tokens: int = 77
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """variant: a published size, "custom" (see ``sizes``), or "" (that of ``base``).
+
+    base: a flow network's file to start from; "" starts from random weights. text_encoder: CLIP's file, asked for the feature
+    of the empty text where there is no base; "" means the encoder of the embedded model.
+    """
+
+    variant: str = "small_16k"
+    base: str = ""
+    text_encoder: str = ""
+    sizes: SizesConfig = field(default_factory=SizesConfig)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """train, validation: folder or URL of shards with their index; validation "" means without.
+
+    av_repeat: how often a sample with video comes for one without. window_shards: shards that are shuffled together and held in
+    memory. statistics_samples: samples that the latent statistics are taken from; 0 means all.
+    """
+
+    train: str = ""
+    validation: str = ""
+    av_repeat: int = 1
+    window_shards: int = 8
+    statistics_samples: int = 0
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and its schedule. decay_at: shares of all steps at which the rate is multiplied by ``decay_by``."""
+
+    lr: float = 1e-4
+    betas: tuple[float, ...] = (0.9, 0.95)
+    eps: float = 1e-6
+    weight_decay: float = 1e-6
+    warmup_steps: int = 1000
+    decay_at: tuple[float, ...] = (0.8, 0.9)
+    decay_by: float = 0.1
+    fused: bool = True
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """folder: where the run is kept. global_batch: samples of an optimiser step over all ranks; ``accumulation`` pieces a rank.
+
+    clip_norm: largest gradient norm; 0 means no limit. device: "auto", "cpu", "cuda", ...
+    """
+
+    folder: str = ""
+    steps: int = 300_000
+    global_batch: int = 512
+    accumulation: int = 1
+    precision: Literal["bf16", "float32"] = "bf16"
+    compile: bool = False
+    checkpointing: bool = False
+    clip_norm: float = 1.0
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class DropoutConfig:
+    """Shares of samples whose video or text is left out. together: CLIP and sync features go together ("auto": in v1)."""
+
+    video: float = 0.1
+    text: float = 0.1
+    together: Literal["auto", "always", "never"] = "auto"
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """sigma_rels: relative widths of the tracked averages; snapshots of them make any other width after the run."""
+
+    sigma_rels: tuple[float, ...] = (0.05, 0.10)
+    snapshot_every: int = 10_000
+    snapshot_dtype: Literal["float32", "float16"] = "float16"
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """every: steps between checkpoints. keep: how many of the last ones stay."""
+
+    every: int = 2_000
+    keep: int = 2
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    """What to do with a step whose loss or gradient norm is not finite or far too large.
+
+    rule: "skip" leaves the step's update out, "stop" ends the run. max_loss, max_grad_norm: limits; 0 means only what is not
+    finite. max_skips: steps skipped in a row after which the run ends all the same.
+    """
+
+    rule: Literal["skip", "stop"] = "skip"
+    max_loss: float = 0.0
+    max_grad_norm: float = 0.0
+    max_skips: int = 20
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """samples: how many are measured, of the held-out and of the training data. warn_ratio: see ``flow/validate.py``."""
+
+    every: int = 2_000
+    samples: int = 64
+    batch: int = 16
+    warn_ratio: float = 0.1
+
+
+@dataclass(frozen=True)
+class PreviewConfig:
+    """Sounds of the first ``clips`` held-out samples, made in ``steps`` Euler steps with guidance ``cfg_strength``.
+
+    vae, vocoder: files; "" means the embedded model's, which are untrained. videos: also the clip's video with the new sound.
+    media_root: the folder that relative paths of the manifest start from; "" means that of the process.
+    """
+
+    every: int = 5_000
+    clips: int = 4
+    steps: int = 25
+    cfg_strength: float = 4.5
+    vae: str = ""
+    vocoder: str = ""
+    videos: bool = True
+    media_root: str = ""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """every: steps between lines of log.jsonl. wandb_project: also sends what TensorBoard gets to that project."""
+
+    every: int = 10
+    wandb_project: str = ""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """rank 0 trains the whole network; targets: patterns of module names, as in ``fnmatch``."""
+
+    rank: int = 0
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("*.attn.qkv", "*.linear1", "*.ffn.w1", "*.ffn.w2", "*.ffn.w3")
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """mode: "ddp" keeps the whole network on every rank, "fsdp" spreads it over them."""
+
+    mode: Literal["ddp", "fsdp"] = "ddp"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run: one section of the file each."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
