@@ -38,7 +38,8 @@ def add_lora(
     a LoRA: give it a copy of the network after ``merge_``.
 
     Raises:
-        InputError: for a rank below 1, a dropout outside [0, 1), a pattern that matches no layer, or where a LoRA is already.
+        InputError: for a rank below 1, a dropout outside [0, 1), a pattern that matches no layer, where a LoRA is already, or
+            when the weights lie as the fast path wants them.
     """
     if rank < 1 or not alpha > 0 or not 0 <= dropout < 1:
         raise InputError(
@@ -47,6 +48,8 @@ def add_lora(
         )
     if lora_parameters(network):
         raise InputError("The network has a LoRA already; merge it before another one is added.")
+    if any(getattr(module, "by_part", False) for module in network.modules()):
+        raise InputError("The network's weights were rearranged for inference; load it anew before a LoRA is added.")
     network.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     parameters: list[nn.Parameter] = []
@@ -97,7 +100,7 @@ def merge_(network: nn.Module, strength: float = 1.0) -> nn.Module:
     for _, layer, lora in list(lora_layers(network)):
         held: Any = layer
         with torch.no_grad():
-            held.weight.copy_(held.weight.float() + strength * lora.delta())
+            held.weight.copy_(held.weight + strength * lora.delta())  # the sum is as wide as the LoRA
         detach_(layer)
     return network
 

@@ -58,8 +58,9 @@ class LowRank(nn.Module):
         return out.transpose(1, 2) if self.channel_last else out
 
     def delta(self) -> Tensor:
-        """What the layer's weight would grow by if this were merged into it: alpha / r * up @ down, float32."""
-        flat = self.up.float().flatten(1) @ self.down.float().flatten(1)
+        """What the layer's weight would grow by if this were merged into it: alpha / r * up @ down, in float32 or wider."""
+        wide = torch.promote_types(self.up.dtype, torch.float32)
+        flat = self.up.to(wide).flatten(1) @ self.down.to(wide).flatten(1)
         return (flat * (self.alpha / self.rank)).reshape(self.up.shape[0], *self.down.shape[1:])
 
     def _dropped(self, h: Tensor, dim: int) -> Tensor:
