@@ -10,7 +10,7 @@ import torch
 from mmaudio_core.spec.audio import AUDIO_16K
 from mmaudio_core.weights.inspect import file_digest
 from trainer.data.crops import Kind
-from trainer.data.index import Index, shard_info, write_index
+from trainer.data.index import INDEX_NAME, Index, index_text, shard_info
 from trainer.data.shards import Record, Sample, Widths, write_shard
 
 WIDTHS = Widths(latent=(4, 3), clip=(2, 5), sync=(8, 6), text=(7, 4))
@@ -50,5 +50,6 @@ def made_up_dataset(folder: Path, shards: Sequence[Sequence[Kind]], widths: Widt
         path = folder / f"shard-{place:06d}.safetensors"
         write_shard(path, samples, [record_of(sample) for sample in samples])
         infos.append(shard_info(path, file_digest(path, "sha256"))[0])
-    write_index(folder, infos, AUDIO_16K, 8.0, widths, {"vae": "0" * 64}, {})
+    text = index_text(infos, AUDIO_16K, 8.0, widths, {"vae": "0" * 64}, {})
+    (folder / INDEX_NAME).write_text(text, encoding="utf-8")
     return Index.load(folder)

@@ -15,6 +15,7 @@ from mmaudio_core.version import __version__
 
 COMMANDS: tuple[str, ...] = (
     "scan",
+    "extract",
     "merge",
 )
 """Modules of this folder, each a subcommand with HELP, add_arguments(parser), run(args); "check_data" is ``check-data``."""

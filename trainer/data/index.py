@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from mmaudio_core.errors import DownloadError, InputError
-from mmaudio_core.media.atomic import atomic_path
 from mmaudio_core.spec.audio import AUDIO_SPECS, AudioSpec
 
 from .crops import Kind
@@ -147,16 +146,15 @@ def shard_info(path: Path, sha256: str) -> tuple[ShardInfo, Shard]:
     return ShardInfo(str(path), path.stat().st_size, sha256, kinds, len(shard.bad)), shard
 
 
-def write_index(
-    folder: Path,
+def index_text(
     shards: Iterable[ShardInfo],
     audio: AudioSpec,
     duration_s: float,
     widths: Widths,
     encoders: Mapping[str, str],
     settings: Mapping[str, Any],
-) -> Path:
-    """Writes ``index.json`` of shards that lie in ``folder``; it appears whole or not at all."""
+) -> str:
+    """The content of ``index.json`` of shards that lie beside it."""
     listed = list(shards)
     values = {
         "format": FORMAT,
@@ -184,10 +182,7 @@ def write_index(
             for shard in listed
         ],
     }
-    target = folder / INDEX_NAME
-    with atomic_path(target) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8", newline="\n")
-    return target
+    return json.dumps(values, indent=1) + "\n"
 
 
 def _read(raw: bytes, base: str) -> Index:
