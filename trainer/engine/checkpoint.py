@@ -1,7 +1,7 @@
 """Checkpoints of a run: whole or not there, for any number of ranks, for one process, DDP and FSDP2 alike.
 
 A checkpoint is the folder ``checkpoints/step-00012000``: what ``torch.distributed.checkpoint`` writes (weights, optimiser and
-averages, each rank its share) and ``extra.json``. Every rank writes into one hidden folder, which the first one renames when all
+averages, each rank its share) and ``extra.json``. All ranks write into one hidden folder, which the first one renames when they
 are done; with several machines the run's folder must be one that all of them see.
 """
 
@@ -12,6 +12,9 @@ import logging
 import os
 import re
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +71,8 @@ def save(
     # No rank may wait in the writing for one that gave up before it.
     if not any_rank(bool(reason), ranks):
         try:
-            dcp.save(_state(module, optimizer, ema), checkpoint_id=partial, no_dist=ranks.world == 1)
+            with _alone(ranks):
+                dcp.save(_state(module, optimizer, ema), checkpoint_id=partial, no_dist=ranks.world == 1)
             if ranks.first:
                 _write_whole(partial / EXTRA, text)
                 _put(partial, target)
@@ -83,7 +87,8 @@ def save(
         )
     if ranks.first and keep > 0:
         for old in checkpoints(folder)[:-keep]:
-            _remove(old)
+            if old != target:  # it can be the oldest, after a resume from before the others
+                _remove(old)
     return target
 
 
@@ -99,7 +104,8 @@ def load(folder: Path, module: nn.Module, optimizer: Optimizer | None, ema: Powe
     state = _state(module, optimizer, ema)
     try:
         extra = read_extra(folder)
-        dcp.load(state, checkpoint_id=folder, no_dist=ranks.world == 1)
+        with _alone(ranks):
+            dcp.load(state, checkpoint_id=folder, no_dist=ranks.world == 1)
     except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
         raise WeightsError(
             f"The checkpoint {folder} does not fit this run or is damaged ({_first_line(error)}). "
@@ -149,7 +155,8 @@ def read_tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
             for name, entry in entries.items()
             if isinstance(entry, TensorStorageMetadata) and name.startswith(prefix)
         }
-        dcp.load(tensors, checkpoint_id=folder, no_dist=True)
+        with _alone():
+            dcp.load(tensors, checkpoint_id=folder, no_dist=True)
     except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
         raise WeightsError(f"The checkpoint {folder} is damaged ({_first_line(error)}); use the one before.") from error
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
@@ -204,8 +211,18 @@ def _put(partial: Path, target: Path) -> None:
 def _remove(folder: Path) -> None:
     # Renamed first: a removal that is killed halfway must not leave half a checkpoint under a checkpoint's name.
     hidden = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(hidden, ignore_errors=True)
     os.replace(folder, hidden)
     shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextmanager
+def _alone(ranks: Ranks | None = None) -> Iterator[None]:
+    """Without the warning that there is one process, where that is so."""
+    with warnings.catch_warnings():
+        if ranks is None or ranks.world == 1:
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _write_whole(path: Path, text: str) -> None:

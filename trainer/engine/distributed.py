@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -56,10 +57,12 @@ def started(device: str | None = None, timeout_s: float = TIMEOUT_S) -> Iterator
     world, rank = int(environment.get("WORLD_SIZE", 1)), int(environment.get("RANK", 0))
     local_rank = int(environment.get("LOCAL_RANK", 0))
     ranks = Ranks(rank, world, local_rank, _device_of(device, local_rank))
+    ended_well = False
     try:
         if "WORLD_SIZE" in environment:
             dist.init_process_group(_backend(ranks.device), timeout=timedelta(seconds=timeout_s))
         yield ranks
+        ended_well = True
     except RuntimeError as error:
         if world > 1 and _means_lost_peer(error):
             raise PeerError(
@@ -69,7 +72,8 @@ def started(device: str | None = None, timeout_s: float = TIMEOUT_S) -> Iterator
             ) from error
         raise
     finally:
-        if dist.is_initialized():
+        # NCCL would wait here for work that a lost peer never answers.
+        if dist.is_initialized() and (ended_well or ranks.device.type != "cuda"):
             dist.destroy_process_group()
 
 
@@ -118,15 +122,27 @@ def wrap(
         return _sharded(module, ranks, blocks, mixed)
     if ranks.world == 1:
         return module
-    # find_unused_parameters keeps the buckets as they are first laid out. Without it they are rearranged after the first step,
-    # so that sums over three and more ranks would be rounded otherwise in the first step after a resume.
-    return nn.parallel.DistributedDataParallel(
-        module,
-        device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
-        find_unused_parameters=True,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
+    wrapped = nn.parallel.DistributedDataParallel(
+        module, device_ids=[ranks.device] if ranks.device.type == "cuda" else None, gradient_as_bucket_view=True
     )
+    _settle(wrapped)
+    return wrapped
+
+
+def _settle(wrapped: nn.parallel.DistributedDataParallel) -> None:
+    """A backward pass of zeros, after which DDP lays out its buckets of gradients for good.
+
+    It does so once, after its first backward. Were that the first step of training, then the first step after a resume would
+    add up other groups of gradients than the same step of an unbroken run, and round sums over three or more ranks otherwise.
+    """
+    module = wrapped.module
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    module.forward = lambda: sum(p.sum() for p in parameters) * 0  # type: ignore[method-assign]
+    try:
+        wrapped().backward()
+    finally:
+        del module.forward  # the one of its class again
+    wrapped.zero_grad(set_to_none=True)
 
 
 def _sharded(module: nn.Module, ranks: Ranks, blocks: Sequence[nn.Module], mixed: torch.dtype | None) -> nn.Module:
@@ -137,6 +153,8 @@ def _sharded(module: nn.Module, ranks: Ranks, blocks: Sequence[nn.Module], mixed
             raise ImportError("fully_shard has no ignored_params")
     except ImportError as error:
         raise DependencyError(f"Sharding needs torch 2.8 or newer, this is {torch.__version__} ({error}); use ddp.") from error
+    # Blocks return views; the network uses them out of place only, so this warning has nothing to say here.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     if not dist.is_initialized():
         dist.init_process_group(_backend(ranks.device), store=dist.HashStore(), rank=0, world_size=1)
     mesh = dist.init_device_mesh(ranks.device.type, (ranks.world,))
