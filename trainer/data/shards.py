@@ -13,18 +13,19 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from io import BytesIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
 
 from mmaudio_core.errors import DownloadError, InputError, MMAudioError, WeightsError
 from mmaudio_core.weights.inspect import file_digest
-from mmaudio_core.weights.safetensors_file import HeldTensors, MappedTensors, parse_header, read_header, write_safetensors
+from mmaudio_core.weights.safetensors_file import Header, HeldTensors, MappedTensors, parse_header, write_safetensors
 
 from .crops import Kind
 from .report import BadRow
-from .source import is_remote, name_of, read_bytes
+from .source import is_remote, read_bytes
 
 FORMAT = 1
 METADATA_KEY = "mmaudio_shard"
@@ -38,6 +39,7 @@ STORED: dict[str, torch.dtype] = {
     "text": torch.float16,
 }
 NEEDED = ("latent_mean", "latent_std")
+_DAMAGED, _OTHER_BYTES = "it is damaged or cut off", "its bytes are not those that the index lists"
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Shard:
             self._check(size_bytes)
         except DownloadError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, struct.error, WeightsError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             kind: type[MMAudioError] = DownloadError if is_remote(self.location) else InputError
             what = error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
             raise kind(f"The shard {self.location} cannot be used: {what}. Copy or extract it again.") from error
@@ -144,19 +146,17 @@ class Shard:
         return (self[row] for row in range(len(self)))
 
     def _local(self, sha256: str | None) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
-        if os.stat(self.location).st_size <= LENGTH_BYTES:
-            raise ValueError("it is empty")
-        header = read_header(self.location)
+        with open(self.location, "rb") as file:
+            header = _read_header(file, os.fstat(file.fileno()).st_size, self.location)
         if sha256 is not None and file_digest(self.location, "sha256") != sha256:
-            raise ValueError("its bytes are not those that the index lists")
+            raise ValueError(_OTHER_BYTES)
         return (MappedTensors(self.location, header) if header.entries else {}), header.metadata
 
     def _remote(self, size_bytes: int | None, sha256: str | None) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
         raw = read_bytes(self.location, size_bytes)
         if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
-            raise ValueError("its bytes are not those that the index lists")
-        length = struct.unpack_from("<Q", raw)[0]
-        header = parse_header(bytes(raw[LENGTH_BYTES : LENGTH_BYTES + length]), len(raw), name_of(self.location))
+            raise ValueError(_OTHER_BYTES)
+        header = _read_header(BytesIO(_start_of(raw)), len(raw), self.location)
         return (HeldTensors(torch.frombuffer(raw, dtype=torch.uint8), header) if header.entries else {}), header.metadata
 
     def _check(self, size_bytes: int | None) -> None:
@@ -166,6 +166,23 @@ class Shard:
         for i in range(len(self)):
             if lacking := [name for name in NEEDED if f"{i:06d}.{name}" not in names]:
                 raise ValueError(f"its sample {i} has no {' and no '.join(lacking)}")
+
+
+def _start_of(raw: bytearray) -> bytes:
+    """The length and the list of tensors, as far as they are there; the rest is not copied."""
+    length = int.from_bytes(raw[:LENGTH_BYTES], "little")
+    return bytes(raw[: LENGTH_BYTES + min(length, len(raw))])
+
+
+def _read_header(file: BinaryIO, size: int, location: str) -> Header:
+    start = file.read(LENGTH_BYTES)
+    length = struct.unpack("<Q", start)[0] if len(start) == LENGTH_BYTES else size
+    if LENGTH_BYTES + length > size:
+        raise ValueError(_DAMAGED)
+    try:
+        return parse_header(file.read(length), size, location)
+    except WeightsError as error:
+        raise ValueError(_DAMAGED) from error
 
 
 def _read_metadata(metadata: Mapping[str, str]) -> tuple[tuple[Record, ...], tuple[BadRow, ...]]:

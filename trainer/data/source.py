@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from http.client import HTTPException
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -35,11 +35,6 @@ def beside(location: str, name: str) -> str:
         return str(Path(location) / name)
     address, mark, query = location.partition("?")
     return f"{address.rstrip('/')}/{name}{mark}{query}"
-
-
-def name_of(location: str) -> str:
-    """The last part of a path or address, for messages."""
-    return PurePosixPath(location.partition("?")[0]).name if is_remote(location) else Path(location).name
 
 
 def read_bytes(location: str, size_bytes: int | None = None, attempts: int = ATTEMPTS) -> bytearray:
