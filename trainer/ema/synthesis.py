@@ -55,23 +55,24 @@ def summed(
     sources: Sequence[Mapping[str, Tensor]],
     weights: Sequence[float],
     constants: frozenset[str] = frozenset(),
-    release: Callable[[], None] | None = None,
+    release: Callable[[Tensor], None] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """(name, sum of ``weights`` times the tensor of that name) one after the other, in float32, summed in float64.
 
     ``constants`` are taken from the last source as they are, and so is everything when only one weight is not 0.
-    ``release()`` is called after each tensor, to let go of what was read.
+    ``release(sum)`` is called after each tensor, to let go of what was read.
     """
     used = [(source, weight) for source, weight in zip(sources, weights, strict=True) if weight]
     for name in sources[-1]:
         if name in constants:
-            yield name, sources[-1][name]
+            value = sources[-1][name].clone()
         elif len(used) == 1 and used[0][1] == 1:
-            yield name, used[0][0][name].float()
+            value = used[0][0][name].to(torch.float32, copy=True)
         else:
             total = torch.zeros(sources[-1][name].shape, dtype=torch.float64)
             for source, weight in used:
                 total.add_(source[name].to(torch.float64), alpha=weight)
-            yield name, total.float()
+            value = total.float()
+        yield name, value
         if release is not None:
-            release()
+            release(value)

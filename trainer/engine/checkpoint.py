@@ -149,17 +149,33 @@ def read_tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
         WeightsError: when the checkpoint is damaged.
     """
     try:
-        entries = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
         tensors = {
             name: torch.empty(entry.size, dtype=entry.properties.dtype)
-            for name, entry in entries.items()
-            if isinstance(entry, TensorStorageMetadata) and name.startswith(prefix)
+            for name, entry in _entries(folder).items()
+            if name.startswith(prefix)
         }
         with _alone():
             dcp.load(tensors, checkpoint_id=folder, no_dist=True)
     except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
         raise WeightsError(f"The checkpoint {folder} is damaged ({_first_line(error)}); use the one before.") from error
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
+
+
+def tensor_names(folder: Path) -> list[str]:
+    """The names of all tensors in the checkpoint: "model.", "optimizer.state." or "ema.0.05." and a parameter's name.
+
+    Raises:
+        WeightsError: when the checkpoint is damaged.
+    """
+    try:
+        return list(_entries(folder))
+    except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
+        raise WeightsError(f"The checkpoint {folder} is damaged ({_first_line(error)}); use the one before.") from error
+
+
+def _entries(folder: Path) -> dict[str, TensorStorageMetadata]:
+    entries = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
 
 
 def step_of(folder: Path) -> int:

@@ -1,0 +1,122 @@
+"""The files that a run ends in: a flow network alone, together with all other parts, or a LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmaudio_core.errors import WeightsError
+from mmaudio_core.spec.model import FlowSpec, PartSpec
+from mmaudio_core.weights.convert import check_target, write_family
+from mmaudio_core.weights.detect import detect
+from mmaudio_core.weights.locate import KINDS, FoundFile, find_parts, fits, look_at
+from mmaudio_core.weights.metadata import encode, encode_part
+from mmaudio_core.weights.parts import open_part
+from mmaudio_core.weights.registry import PHRASES
+from mmaudio_core.weights.safetensors_file import write_safetensors
+
+from ..config.load import parse_toml
+from .weights import CONFIG, Weights
+
+STATISTICS = ("latent_mean", "latent_std")
+_DOWN, _UP, _ALPHA = ".lora.down", ".lora.up", ".lora.alpha"
+
+
+def export(
+    weights: Weights,
+    run: Path,
+    target: Path,
+    dtype: torch.dtype | None = None,
+    *,
+    licence: str | None = None,
+    family: Sequence[Path] | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Writes ``weights`` to the safetensors file ``target``; returns what it is, for a message.
+
+    dtype: of the weights, None keeps float32; the latent statistics stay float32. licence: None takes the run's. family: files
+    and folders to take the other parts from, so that one file holds all that generating needs. What a LoRA run trained is
+    written as a LoRA.
+
+    Raises:
+        WeightsError: when the target cannot be written, a part is not found, or these are no weights of a flow network.
+    """
+    check_target(target, overwrite)
+    values = {**weights.about, **_values(weights, run, licence)}
+    lora = {name: tensor for name, tensor in weights.tensors.items() if ".lora." in name}
+    if lora:
+        if family is not None:
+            raise WeightsError(f"{run} trained a LoRA, which goes into no family file; export it alone, or merge it first.")
+        write_safetensors(target, _lora_tensors(lora, values["config"]), encode({**values, "kind": "lora"}), dtype=dtype)
+        return f"a LoRA for {len(lora) // 2} layers"
+    detected = detect(weights.tensors, where=f"What {run} holds")
+    if not isinstance(detected.spec, FlowSpec):
+        raise WeightsError(f"{run} holds {detected.phrase}; a run of the flow network belongs here.")
+    tensors = _in_dtype(weights.tensors, dtype)
+    values |= {"variant": detected.variant, "statistics": {name: _numbers(weights.tensors[name]) for name in STATISTICS}}
+    if family is None:
+        write_safetensors(target, tensors, encode_part(detected.spec, **values))
+    else:
+        parts = {"flow": (detected.spec, tensors), **_other_parts(detected.spec, family, dtype)}
+        write_family(parts, target, values, overwrite=overwrite)
+    return detected.phrase
+
+
+def _values(weights: Weights, run: Path, licence: str | None) -> dict[str, Any]:
+    config = run / CONFIG
+    return {
+        "source_name": run.resolve().name,
+        "licence": str(weights.about.get("licence", "")) if licence is None else licence,
+        "dataset": weights.about.get("dataset", ""),
+        "step": weights.step,
+        "ema": weights.sigma_rel,
+        "config": config.read_text(encoding="utf-8") if config.is_file() else "",
+    }
+
+
+def _numbers(tensor: Tensor) -> list[float]:
+    return [float(value) for value in tensor.flatten()]
+
+
+def _in_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    return {name: t if name in STATISTICS or not t.is_floating_point() else t.to(dtype) for name, t in tensors.items()}
+
+
+def _other_parts(
+    flow: FlowSpec, sources: Sequence[Path], dtype: torch.dtype | None
+) -> dict[str, tuple[PartSpec, Mapping[str, Tensor]]]:
+    """Kind -> (configuration, tensors) of the first file that fits for each part but the flow network."""
+    found: list[FoundFile] = []
+    for source in sources:
+        found += look_at(source) if source.is_file() else find_parts([source])
+    parts: dict[str, tuple[PartSpec, Mapping[str, Tensor]]] = {}
+    for kind in KINDS[1:]:
+        fitting = [item for item in found if item.kind == kind and fits(flow, item)]
+        if not fitting:
+            where = " or ".join(map(str, sources))
+            raise WeightsError(f"{PHRASES[kind].capitalize()} that fits this flow network was not found in {where}.")
+        part = open_part(fitting[0].path, kind)
+        tensors = part.tensors if dtype is None else _in_dtype(part.tensors, dtype)
+        parts[kind] = (part.detected.spec, tensors)
+    return parts
+
+
+def _lora_tensors(tensors: Mapping[str, Tensor], config: str) -> dict[str, Tensor]:
+    """In the spelling of LoRA files (``trainer/lora/file.py``); alpha from the checkpoint, else from the configuration."""
+    table = parse_toml(config).get("lora", {})
+    found: dict[str, Tensor] = {}
+    for name, down in tensors.items():
+        if not name.endswith(_DOWN):
+            continue
+        module = name.removesuffix(_DOWN)
+        alpha = tensors.get(f"{module}{_ALPHA}")
+        if alpha is None:
+            alpha = torch.tensor(float(table.get("alpha", down.shape[0])))
+        found[f"diffusion_model.{module}.lora_A.weight"] = down
+        found[f"diffusion_model.{module}.lora_B.weight"] = tensors[f"{module}{_UP}"]
+        found[f"diffusion_model.{module}.alpha"] = alpha
+    return found
