@@ -20,7 +20,7 @@ def check_run(config: RunConfig) -> None:
     _check_schedule(config)
     train = config.train
     if not config.data.train:
-        raise InputError("data.train is empty; name the folder or URL of the shards that mmaudio-train extract wrote.")
+        raise InputError("data.train is empty; name the folders or URLs of shards that mmaudio-train extract wrote.")
     if not train.folder:
         raise InputError("train.folder is empty; name the folder that the run is to be kept in.")
     if train.global_batch % train.accumulation:
@@ -85,7 +85,7 @@ def _check_ranges(config: RunConfig) -> None:
     _at_least(config.ema, "ema", 0, ("snapshot_every",))
     _at_least(config.checkpoint, "checkpoint", 1, ("keep",))
     _at_least(config.checkpoint, "checkpoint", 0, ("every",))
-    _at_least(config.health, "health", 0, ("max_loss", "max_grad_norm", "max_skips"))
+    _at_least(config.health, "health", 0, ("max_loss_factor", "max_gradient_norm", "max_consecutive_skips"))
     _at_least(config.validation, "validation", 0, ("every", "warn_ratio"))
     _at_least(config.validation, "validation", 1, ("samples", "batch"))
     _at_least(config.preview, "preview", 0, ("every",))

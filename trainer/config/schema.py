@@ -41,17 +41,19 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """train, validation: folder or URL of shards with their index; validation "" means without.
+    """train, validation: folders or URLs of shards with their index; no validation means without.
 
-    av_repeat: how often a sample with video comes for one without. window_shards: shards that are shuffled together and held in
-    memory. statistics_samples: samples that the latent statistics are taken from; 0 means all.
+    av_repeat: how often a sample with video comes for one without. window_shards: shards that each of the order's lanes mixes
+    with each other and holds. statistics_samples: samples that the latent statistics are taken from, about; 0 means all.
+    verify: compare the hash of every shard that is read.
     """
 
-    train: str = ""
-    validation: str = ""
+    train: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
     av_repeat: int = 1
-    window_shards: int = 8
+    window_shards: int = 4
     statistics_samples: int = 0
+    verify: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,16 +117,12 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class HealthConfig:
-    """What to do with a step whose loss or gradient norm is not finite or far too large.
+    """What follows a step whose loss or gradient is not finite or far too large; the fields of ``engine.health.HealthRule``."""
 
-    rule: "skip" leaves the step's update out, "stop" ends the run. max_loss, max_grad_norm: limits; 0 means only what is not
-    finite. max_skips: steps skipped in a row after which the run ends all the same.
-    """
-
-    rule: Literal["skip", "stop"] = "skip"
-    max_loss: float = 0.0
-    max_grad_norm: float = 0.0
-    max_skips: int = 20
+    on_bad: Literal["skip", "stop"] = "skip"
+    max_loss_factor: float = 10.0
+    max_gradient_norm: float = 0.0
+    max_consecutive_skips: int = 10
 
 
 @dataclass(frozen=True)

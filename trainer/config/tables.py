@@ -99,6 +99,8 @@ def _typed(hint: Any, value: Any, name: str, where: str) -> Any:
         return from_table(hint, value, where, name)  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         inner = get_args(hint)[0]
+        if inner is str and isinstance(value, str):
+            value = [value] if value else []  # one name needs no brackets
         if not isinstance(value, (list, tuple)):
             raise InputError(f"{where} has {name} = {value!r}; a list in brackets is needed, such as [{_example(inner)}].")
         return tuple(_typed(inner, item, name, where) for item in value)

@@ -36,7 +36,12 @@ class Draws:
     drop_text: Tensor
 
     def to(self, device: torch.device | str) -> Draws:
+        """The same on ``device``; copies from pinned memory do not wait."""
         return replace(self, **{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+    def pinned(self) -> Draws:
+        """The same in page-locked memory; needs a CUDA device."""
+        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
 
 
 def generator_of(*numbers: int) -> torch.Generator:
