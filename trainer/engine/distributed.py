@@ -135,9 +135,9 @@ def _settle(wrapped: nn.parallel.DistributedDataParallel) -> None:
     It does so once, after its first backward. Were that the first step of training, then the first step after a resume would
     add up other groups of gradients than the same step of an unbroken run, and round sums over three or more ranks otherwise.
     """
-    module = wrapped.module
+    module: Any = wrapped.module
     parameters = [p for p in module.parameters() if p.requires_grad]
-    module.forward = lambda: sum(p.sum() for p in parameters) * 0  # type: ignore[method-assign]
+    module.forward = lambda: sum(p.sum() for p in parameters) * 0
     try:
         wrapped().backward()
     finally:
@@ -165,7 +165,8 @@ def _sharded(module: nn.Module, ranks: Ranks, blocks: Sequence[nn.Module], mixed
     # Always sharded again after a forward, so that a forward without a backward (validation) leaves no stale whole copy.
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    return fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True, ignored_params=whole)
+    fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True, ignored_params=whole)
+    return module
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -179,8 +180,8 @@ def accumulating(module: nn.Module, last: bool) -> Iterator[None]:
     quiet: AbstractContextManager[Any] = nullcontext()
     if isinstance(module, nn.parallel.DistributedDataParallel) and not last:
         quiet = module.no_sync()
-    elif hasattr(module, "set_requires_gradient_sync"):
-        module.set_requires_gradient_sync(last)
+    elif (choose := getattr(module, "set_requires_gradient_sync", None)) is not None:
+        choose(last)
     with quiet:
         yield
 

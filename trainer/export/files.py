@@ -14,9 +14,9 @@ from mmaudio_core.spec.model import FlowSpec, PartSpec
 from mmaudio_core.weights.convert import check_target, write_family
 from mmaudio_core.weights.detect import detect
 from mmaudio_core.weights.locate import KINDS, FoundFile, find_parts, fits, look_at
-from mmaudio_core.weights.metadata import encode, encode_part
+from mmaudio_core.weights.metadata import encode
 from mmaudio_core.weights.parts import open_part
-from mmaudio_core.weights.registry import PHRASES
+from mmaudio_core.weights.registry import LICENCES, PHRASES
 from mmaudio_core.weights.safetensors_file import write_safetensors
 
 from ..config.load import parse_toml
@@ -48,21 +48,26 @@ def export(
     check_target(target, overwrite)
     values = {**weights.about, **_values(weights, run, licence)}
     lora = {name: tensor for name, tensor in weights.tensors.items() if ".lora." in name}
+    network = {name: tensor for name, tensor in weights.tensors.items() if name not in lora}
+    detected = detect(network, where=f"What {run} holds")
+    spec = detected.spec
+    if not isinstance(spec, FlowSpec):
+        raise WeightsError(f"{run} holds {detected.phrase}; a run of the flow network belongs here.")
+    values |= {"variant": detected.variant, "spec": spec.to_dict()}
     if lora:
         if family is not None:
             raise WeightsError(f"{run} trained a LoRA, which goes into no family file; export it alone, or merge it first.")
-        write_safetensors(target, _lora_tensors(lora, values["config"]), encode({**values, "kind": "lora"}), dtype=dtype)
-        return f"a LoRA for {len(lora) // 2} layers"
-    detected = detect(weights.tensors, where=f"What {run} holds")
-    if not isinstance(detected.spec, FlowSpec):
-        raise WeightsError(f"{run} holds {detected.phrase}; a run of the flow network belongs here.")
-    tensors = _in_dtype(weights.tensors, dtype)
-    values |= {"variant": detected.variant, "statistics": {name: _numbers(weights.tensors[name]) for name in STATISTICS}}
+        tensors = _lora_tensors(lora, values["config"])
+        write_safetensors(target, tensors, encode({**values, "kind": "lora"}), dtype=dtype)
+        return f"a LoRA for {len(tensors) // 3} layers"
+    tensors = _in_dtype(network, dtype)
+    values["statistics"] = {name: [float(value) for value in network[name].flatten()] for name in STATISTICS}
     if family is None:
-        write_safetensors(target, tensors, encode_part(detected.spec, **values))
+        write_safetensors(target, tensors, encode({**values, "kind": detected.kind}))
     else:
-        parts = {"flow": (detected.spec, tensors), **_other_parts(detected.spec, family, dtype)}
-        write_family(parts, target, values, overwrite=overwrite)
+        parts, licences = _other_parts(spec, family, dtype)
+        values["licences"] = {"flow": values["licence"], **licences}
+        write_family({"flow": (spec, tensors), **parts}, target, values, overwrite=overwrite)
     return detected.phrase
 
 
@@ -78,31 +83,30 @@ def _values(weights: Weights, run: Path, licence: str | None) -> dict[str, Any]:
     }
 
 
-def _numbers(tensor: Tensor) -> list[float]:
-    return [float(value) for value in tensor.flatten()]
-
-
 def _in_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    if dtype is None:
+        return dict(tensors)
     return {name: t if name in STATISTICS or not t.is_floating_point() else t.to(dtype) for name, t in tensors.items()}
 
 
 def _other_parts(
     flow: FlowSpec, sources: Sequence[Path], dtype: torch.dtype | None
-) -> dict[str, tuple[PartSpec, Mapping[str, Tensor]]]:
-    """Kind -> (configuration, tensors) of the first file that fits for each part but the flow network."""
+) -> tuple[dict[str, tuple[PartSpec, Mapping[str, Tensor]]], dict[str, str]]:
+    """Kind -> (configuration, tensors), and kind -> licence, of the first file that fits for each part but the flow network."""
     found: list[FoundFile] = []
     for source in sources:
         found += look_at(source) if source.is_file() else find_parts([source])
     parts: dict[str, tuple[PartSpec, Mapping[str, Tensor]]] = {}
+    licences: dict[str, str] = {}
     for kind in KINDS[1:]:
         fitting = [item for item in found if item.kind == kind and fits(flow, item)]
         if not fitting:
             where = " or ".join(map(str, sources))
             raise WeightsError(f"{PHRASES[kind].capitalize()} that fits this flow network was not found in {where}.")
         part = open_part(fitting[0].path, kind)
-        tensors = part.tensors if dtype is None else _in_dtype(part.tensors, dtype)
-        parts[kind] = (part.detected.spec, tensors)
-    return parts
+        parts[kind] = (part.detected.spec, _in_dtype(part.tensors, dtype))
+        licences[kind] = part.values.get("licence") or LICENCES[kind]
+    return parts, licences
 
 
 def _lora_tensors(tensors: Mapping[str, Tensor], config: str) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ log = logging.getLogger("mmaudio")
 
 @dataclass(frozen=True)
 class Weights:
-    """What is exported. sigma_rel: the relative width, None for weights that are not averaged; about: what the run said of itself."""
+    """What is exported: float32, published names; ``sigma_rel`` None means not averaged, ``about`` is what the run said."""
 
     tensors: dict[str, Tensor]
     step: int
@@ -64,14 +64,17 @@ def averaged(run: Path, sigma_rel: float, step: int | None = None) -> Weights:
             sigma_rel,
             100 * found.error,
         )
-    needed = [(profile, weight) for profile, weight in zip([*usable, *exact], found.weights, strict=True) if weight]
+    all_profiles: list[Snapshot | float] = [*usable, *exact]
+    needed = [(profile, weight) for profile, weight in zip(all_profiles, found.weights, strict=True) if weight]
     sources, files, constants = _open(saved.get(at), [profile for profile, _ in needed])
-    tensors = dict(summed(sources, [weight for _, weight in needed], constants, _release_now_and_then(files, sources)))
-    last = [profile for profile, _ in needed if isinstance(profile, Snapshot)]
-    about = read_extra(saved[at]).get("about") if at in saved else (last or usable)[-1].about
-    if at in saved:  # what is not averaged is there too, be it that the averages were made of a part only
-        tensors = {**_whole_model(saved[at], set(tensors)), **tensors}
-    return Weights(_published(tensors), at, sigma_rel, dict(about or {}))
+    release = _release_now_and_then(files, sources)
+    tensors = _published(dict(summed(sources, [weight for _, weight in needed], constants, release)))
+    if at not in saved:
+        return Weights(tensors, at, sigma_rel, usable[-1].about)
+    # What was not averaged is in the checkpoint's model, be it that the averages are of a part only.
+    model = _published(read_tensors(saved[at], "model."))
+    rest = {name: tensor for name, tensor in model.items() if name not in tensors}
+    return Weights({**rest, **tensors}, at, sigma_rel, _about(saved[at]))
 
 
 def unaveraged(run: Path, step: int | None = None) -> Weights:
@@ -83,7 +86,11 @@ def unaveraged(run: Path, step: int | None = None) -> Weights:
     saved = {step_of(folder): folder for folder in checkpoints(run / CHECKPOINTS)}
     at = _chosen(run, sorted(saved), step)
     tensors = read_tensors(saved[at], "model.")
-    return Weights(_published(tensors), at, None, dict(read_extra(saved[at]).get("about") or {}))
+    return Weights(_published(tensors), at, None, _about(saved[at]))
+
+
+def _about(checkpoint: Path) -> dict[str, Any]:
+    return dict(read_extra(checkpoint).get("about") or {})
 
 
 def _chosen(run: Path, steps: Sequence[int], step: int | None) -> int:
@@ -147,13 +154,6 @@ def _release_now_and_then(files: Sequence[TensorFile], sources: Sequence[Mapping
                 file.release()
 
     return release
-
-
-def _whole_model(checkpoint: Path, known: set[str]) -> dict[str, Tensor]:
-    """The model's tensors in the checkpoint, those in ``known`` left out; both may carry the prefix of a module around them."""
-    model = _published(read_tensors(checkpoint, "model."))
-    bare = set(_published(dict.fromkeys(known, 0)))
-    return {name: tensor for name, tensor in model.items() if name not in bare}
 
 
 def _published(tensors: Mapping[str, Any]) -> dict[str, Any]:
