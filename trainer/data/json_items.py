@@ -12,6 +12,8 @@ from mmaudio_core.errors import InputError
 _CHUNK = 1 << 16
 _MAX_ITEM = 16 << 20
 """Characters of one value; what does not end by then is damaged, and must not be read into memory whole."""
+_LONGEST_TAIL = 3
+"""A number may go on beyond the window: "1.5e+" is 1.5 with a tail of two characters."""
 _SPACE = " \t\n\r"
 
 
@@ -61,8 +63,8 @@ class _Reader:
                     raise
                 continue
             length = end - self._at
-            if end == len(self._text) and self._more():
-                continue  # a number may go on beyond the window
+            if len(self._text) - end < _LONGEST_TAIL and self._more():
+                continue
             self._at += length
             return value
 

@@ -37,7 +37,7 @@ class Wanted:
     """
 
     rows: tuple[Row, ...]
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
     sure: bool = True
 
 
@@ -63,7 +63,7 @@ def folder(source: Path, captions: Captions = "txt", split: str = "train") -> It
             except (OSError, ValueError) as error:
                 yield BadRow(0, name, str(path), "malformed", f"Its caption cannot be read: {error}.")
                 continue
-            yield Wanted((Row(name, "", caption, split=split),), (path,), path.suffix.lower() in MEDIA_ENDINGS)
+            yield Wanted((Row(name, "", caption, split=split),), (str(path),), path.suffix.lower() in MEDIA_ENDINGS)
 
 
 def vggsound(source: Path, media: Path, split: str | None = None) -> Items:
@@ -122,7 +122,7 @@ def clotho(source: Path, media: Path, split: str | None = None) -> Items:
             Row(f"{name}#{number}", "", _one_line(values[column]), split=split, line=line)
             for number, column in enumerate(_CLOTHO_CAPTIONS, 1)
         )
-        yield Wanted(tuple(rows), (media / file, *_places(media, name, endings=SOUND_ENDINGS)))
+        yield Wanted(tuple(rows), (os.path.join(media, file), *_places(media, name, endings=SOUND_ENDINGS)))
 
 
 def wavcaps(source: Path, media: Path, split: str | None = None) -> Items:
@@ -188,8 +188,9 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _places(media: Path, *names: str, endings: tuple[str, ...]) -> tuple[Path, ...]:
-    return tuple(media / f"{name}{ending}" for name in names for ending in endings)
+def _places(media: Path, *names: str, endings: tuple[str, ...]) -> tuple[str, ...]:
+    # Plain texts: a Path for each of a million rows and a dozen endings would take longer than looking.
+    return tuple(os.path.join(media, name + ending) for name in names for ending in endings)
 
 
 def _lines(source: Path) -> Iterator[tuple[int, list[str] | BadRow]]:

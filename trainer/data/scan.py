@@ -163,11 +163,13 @@ def _look(item: Wanted | BadRow, settings: ScanSettings) -> list[Good | BadRow]:
     """Everything about one file; [] for one that is no media file and need not be."""
     if isinstance(item, BadRow):
         return [item]
-    path = next((file for file in item.files if file.is_file()), None)
-    if path is None:
-        tried = item.files[0].name + (f" (or {len(item.files) - 1} other names)" if len(item.files) > 1 else "")
-        detail = f"There is no file {tried} in {item.files[0].parent}."
-        return [BadRow(row.line, row.id, str(item.files[0]), "missing", detail) for row in item.rows]
+    found = next((file for file in item.files if os.path.isfile(file)), None)
+    if found is None:
+        home, name = os.path.split(item.files[0])
+        others = f" (or {len(item.files) - 1} other names)" if len(item.files) > 1 else ""
+        detail = f"There is no file {name}{others} in {home}."
+        return [BadRow(row.line, row.id, item.files[0], "missing", detail) for row in item.rows]
+    path = Path(found)
     rows = [replace(row, path=manifest_path(path, settings.manifest)) for row in item.rows]
     results = [_forbidden(row, settings) for row in rows]
     if all(results):
