@@ -15,7 +15,7 @@ from mmaudio_core.spec.timing import sequence_lengths
 from mmaudio_core.transformer.model import FlowNetwork
 from trainer.data.batch import Batch
 from trainer.data.crops import Kind
-from trainer.data.index import shard_info, write_index
+from trainer.data.index import INDEX_NAME, index_text, shard_info
 from trainer.data.shards import Record, Sample, Widths, write_shard
 from trainer.engine.distributed import Ranks
 
@@ -100,5 +100,6 @@ def made_up_shards(folder: Path, count: int, per_shard: int = 4, duration_s: flo
         write_shard(path, [sample for sample, _ in part], [record for _, record in part])
         listed.append(shard_info(path, hashlib.sha256(path.read_bytes()).hexdigest())[0])
     widths = Widths((lengths.latent, 20), (lengths.clip, 64), (lengths.sync, 64), (77, 16))
-    write_index(folder, listed, AUDIO_SPECS["16k"], duration_s, widths, {"vae": "made up"}, {})
+    text = index_text(listed, AUDIO_SPECS["16k"], duration_s, widths, {"vae": "made up"}, {})
+    (folder / INDEX_NAME).write_text(text, encoding="utf-8")
     return folder
