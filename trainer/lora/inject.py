@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from mmaudio_core.errors import InputError
 
+from ..flow.objective import generator_of
 from .layer import attach, detach_, lora_layers
 
 DEFAULT_TARGETS = ("*.attn.qkv", "*.linear1", "*.ffn.w1", "*.ffn.w2", "*.ffn.w3")
@@ -88,7 +88,7 @@ def draw_dropout(network: nn.Module, seed: int, step: int, positions: Sequence[i
     adapters = [lora for _, _, lora in lora_layers(network) if lora.dropout]
     rows: list[list[Tensor]] = []
     for position in positions:
-        generator = torch.Generator().manual_seed(_mixed(seed, step, position))
+        generator = generator_of(seed, step, position)
         rows.append([torch.rand(lora.rank, generator=generator) for lora in adapters])
     for i, lora in enumerate(adapters):
         drawn = torch.stack([row[i] for row in rows])
@@ -110,11 +110,6 @@ def _fits(module: nn.Module) -> bool:
     return (
         isinstance(module, KINDS) and getattr(module, "groups", 1) == 1 and getattr(module, "padding_mode", "zeros") == "zeros"
     )
-
-
-def _mixed(*numbers: int) -> int:
-    text = ",".join(map(str, numbers)).encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,0 +1,1 @@
+"""Training of the mel VAE and of the vocoder: a network against discriminators."""
