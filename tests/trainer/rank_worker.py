@@ -2,7 +2,7 @@
 
     python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.trainer.rank_worker JOBS.json
 
-JOBS.json: ``{"jobs": [{...settings of run...}]}``; the first rank writes ``{"results": [...]}`` to JOBS.json.out.
+JOBS.json: ``{"jobs": [{...fields of Job...}]}``; the first rank writes ``{"results": [...]}`` to JOBS.json.out.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def run(job: Job, ranks: Ranks) -> dict[str, Any]:
                 batch = [sample(step, position) for position in range(first, first + share)]
                 with accumulating(module, last=part == job.accumulation - 1):
                     inputs = [torch.stack(values).to(ranks.device) for values in zip(*batch, strict=True)]
-                    loss = module(*inputs).mean() / job.accumulation
+                    with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bool(job.mixed)):
+                        loss = module(*inputs).mean() / job.accumulation
                     loss.backward()
                 total += loss.detach().cpu()
             norms.append(clip_gradients(module.parameters(), 0.5).item())
@@ -141,7 +142,9 @@ def run(job: Job, ranks: Ranks) -> dict[str, Any]:
             if ended:
                 stopped = step + 1
                 break
-    return {"losses": losses, "norms": norms, "sums": sums(module, ema), "stopped": stopped}
+    inner: Any = unwrapped(module)
+    statistics = [str(inner.network.latent_std.dtype), inner.network.latent_std.flatten()[0].item()]
+    return {"losses": losses, "norms": norms, "sums": sums(module, ema), "stopped": stopped, "statistics": statistics}
 
 
 def sums(module: nn.Module, ema: PowerEMA) -> dict[str, float]:

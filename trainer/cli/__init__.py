@@ -13,7 +13,7 @@ from importlib import import_module
 from mmaudio_core.cli import run_command
 from mmaudio_core.version import __version__
 
-COMMANDS: tuple[str, ...] = ("scan", "check_data", "extract", "run", "merge", "vae", "vocoder")
+COMMANDS: tuple[str, ...] = ("scan", "check_data", "extract", "run", "export", "merge", "vae", "vocoder")
 """Modules of this folder, each a subcommand with HELP, add_arguments(parser), run(args); "check_data" is ``check-data``."""
 
 

@@ -249,5 +249,8 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    inner = getattr(error, "failures", None)  # of a CheckpointException: rank -> (error, its stack)
+    if inner:
+        error = next(iter(inner.values()))[0]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:240]

@@ -79,7 +79,7 @@ def _values(weights: Weights, run: Path, licence: str | None) -> dict[str, Any]:
         "dataset": weights.about.get("dataset", ""),
         "step": weights.step,
         "ema": weights.sigma_rel,
-        "config": config.read_text(encoding="utf-8") if config.is_file() else "",
+        "config": config.read_text(encoding="utf-8") if config.is_file() else weights.about.get("config", ""),
     }
 
 
@@ -109,9 +109,9 @@ def _other_parts(
     return parts, licences
 
 
-def _lora_tensors(tensors: Mapping[str, Tensor], config: str) -> dict[str, Tensor]:
+def _lora_tensors(tensors: Mapping[str, Tensor], config: str | Mapping[str, Any]) -> dict[str, Tensor]:
     """In the spelling of LoRA files (``trainer/lora/file.py``); alpha from the checkpoint, else from the configuration."""
-    table = parse_toml(config).get("lora", {})
+    table = (parse_toml(config) if isinstance(config, str) else config).get("lora", {})
     found: dict[str, Tensor] = {}
     for name, down in tensors.items():
         if not name.endswith(_DOWN):
