@@ -7,6 +7,7 @@ import threading
 import time
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,9 +64,9 @@ def test_a_rank_reads_only_the_shards_of_its_lanes(index: Index, monkeypatch: py
     opened: list[str] = []
     whole = ShardInfo.open
 
-    def noting(self: ShardInfo, verify: bool = False) -> Shard:
+    def noting(self: ShardInfo, *options: Any) -> Shard:
         opened.append(self.location)
-        return whole(self, verify)
+        return whole(self, *options)
 
     monkeypatch.setattr(ShardInfo, "open", noting)
     stream = Stream(index, SETTINGS, rank_positions(3, 4, 8), ahead=1)
@@ -124,9 +125,9 @@ def test_held_shards_stay_below_the_limit(tmp_path: Path) -> None:
 def test_waiting_for_data_is_counted(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ShardInfo.open
 
-    def slow(self: ShardInfo, verify: bool = False) -> Shard:
+    def slow(self: ShardInfo, *options: Any) -> Shard:
         time.sleep(0.1)
-        return whole(self, verify)
+        return whole(self, *options)
 
     monkeypatch.setattr(ShardInfo, "open", slow)
     stream = Stream(index, OrderSettings(4, lanes=1), readers=1)
@@ -146,6 +147,23 @@ def test_the_reading_ends_with_its_iterator(index: Index) -> None:
     batches.close()
     names = [thread.name for thread in threading.enumerate()]
     assert "mmaudio data" not in names
+
+
+def test_leaving_it_does_not_wait_for_a_server_that_fails(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "FIRST_PAUSE_S", 100.0)
+    with serve(Path(index.shards[0].location).parent) as served:
+        batches = Stream(Index.load(served.address), OrderSettings(2, window_shards=1, lanes=1), ahead=1).batches()
+        next(batches)
+        served.fail.update({f"shard-{number:06d}.safetensors": 1000 for number in range(len(KINDS))})
+        for _ in range(6):
+            if any(served.asked[name] and served.fail[name] < 1000 for name in served.fail):
+                break
+            next(batches)
+        began = time.monotonic()
+        batches.close()
+        while any(thread.name.startswith("mmaudio shard") for thread in threading.enumerate()):
+            assert time.monotonic() - began < 10
+            time.sleep(0.01)
 
 
 def test_a_broken_shard_is_named_where_its_batch_is_waited_for(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from mmaudio_core.errors import DownloadError, InputError
@@ -47,13 +48,13 @@ class ShardInfo:
         every = [found for found, count in self.kinds for _ in range(count)]
         return [row for row, found in enumerate(every) if found == kind]
 
-    def open(self, verify: bool = False) -> Shard:
-        """The shard; ``verify`` also compares its hash.
+    def open(self, verify: bool = False, stop: Event | None = None) -> Shard:
+        """The shard; ``verify`` also compares its hash. ``stop``: once set, an address that fails is not asked again.
 
         Raises:
             InputError, DownloadError: see ``Shard``.
         """
-        return Shard(self.location, self.size_bytes, self.sha256 if verify else None)
+        return Shard(self.location, self.size_bytes, self.sha256 if verify else None, stop)
 
 
 @dataclass(frozen=True)

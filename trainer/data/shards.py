@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
+from threading import Event
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -112,6 +113,7 @@ class Shard:
 
     location: a path, or an address (HTTP, or anything that fsspec knows), which is read as a whole.
     size_bytes, sha256: what the index says of it. The size is always compared, the hash where it is given.
+    stop: once set, an address that fails is not asked again.
 
     Raises:
         InputError: a shard on disk that is missing, damaged or no shard.
@@ -121,10 +123,19 @@ class Shard:
     records: tuple[Record, ...]
     bad: tuple[BadRow, ...]
 
-    def __init__(self, location: str | os.PathLike[str], size_bytes: int | None = None, sha256: str | None = None) -> None:
+    def __init__(
+        self,
+        location: str | os.PathLike[str],
+        size_bytes: int | None = None,
+        sha256: str | None = None,
+        stop: Event | None = None,
+    ) -> None:
         self.location = os.fspath(location)
         try:
-            self._tensors, metadata = self._remote(size_bytes, sha256) if is_remote(self.location) else self._local(sha256)
+            if is_remote(self.location):
+                self._tensors, metadata = self._remote(read_bytes(self.location, size_bytes, stop), sha256)
+            else:
+                self._tensors, metadata = self._local(sha256)
             self.records, self.bad = _read_metadata(metadata)
             self._check(size_bytes)
         except DownloadError:
@@ -152,8 +163,7 @@ class Shard:
             raise ValueError(_OTHER_BYTES)
         return (MappedTensors(self.location, header) if header.entries else {}), header.metadata
 
-    def _remote(self, size_bytes: int | None, sha256: str | None) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
-        raw = read_bytes(self.location, size_bytes)
+    def _remote(self, raw: bytearray, sha256: str | None) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
         if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
             raise ValueError(_OTHER_BYTES)
         header = _read_header(BytesIO(_start_of(raw)), len(raw), self.location)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -37,18 +37,19 @@ def beside(location: str, name: str) -> str:
     return f"{address.rstrip('/')}/{name}{mark}{query}"
 
 
-def read_bytes(location: str, size_bytes: int | None = None, attempts: int = ATTEMPTS) -> bytearray:
+def read_bytes(location: str, size_bytes: int | None = None, stop: Event | None = None) -> bytearray:
     """All of a file behind an address; asked for again after a pause when the connection breaks or brings less than it should.
 
-    size_bytes: how long it must be; ``None`` believes what the server says.
+    size_bytes: how long it must be; ``None`` believes what the server says. stop: once set, nothing is asked for again.
 
     Raises:
         DownloadError: when the last attempt fails too, or the server says that there is no such file.
         DependencyError: when fsspec, or what it needs for that kind of address, is missing.
     """
     fetch = _over_http if location.startswith(("http://", "https://")) else _through_fsspec
+    stop = stop or Event()
     pause_s = FIRST_PAUSE_S
-    for attempt in range(1, attempts + 1):
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             return _whole(fetch, location, size_bytes)
         except HTTPError as error:
@@ -61,10 +62,12 @@ def read_bytes(location: str, size_bytes: int | None = None, attempts: int = ATT
             break
         except (OSError, HTTPException) as error:
             problem = str(error) or type(error).__name__
-        if attempt < attempts:
+        if attempt < ATTEMPTS and not stop.is_set():
             log.warning("%s: %s; trying again in %.1f s.", location, problem, pause_s)
-            time.sleep(pause_s)
+            stop.wait(pause_s)
             pause_s *= 2
+        if stop.is_set():
+            break
     raise DownloadError(f"{location} could not be read: {problem}. Check the address and the connection.")
 
 

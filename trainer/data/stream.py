@@ -96,7 +96,7 @@ class Stream:
                 except queue.Full:
                     continue
 
-        shelf = _Shelf(self.index, self._readers, self._verify)
+        shelf = _Shelf(self.index, self._readers, self._verify, stop)
         try:
             for batch in self._made(step, shelf):
                 put(batch)
@@ -137,8 +137,8 @@ class _Held:
 class _Shelf:
     """The shards that are held, each once for all who use it; reading begins when the first one takes it."""
 
-    def __init__(self, index: Index, readers: int, verify: bool) -> None:
-        self._index, self._verify = index, verify
+    def __init__(self, index: Index, readers: int, verify: bool, stop: threading.Event) -> None:
+        self._index, self._verify, self._stop = index, verify, stop
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="mmaudio shard")
         self._held: dict[int, _Held] = {}
         self.most = 0
@@ -146,7 +146,7 @@ class _Shelf:
     def take(self, shard: int) -> None:
         held = self._held.get(shard)
         if held is None:
-            held = self._held[shard] = _Held(self._pool.submit(self._index.shards[shard].open, self._verify), 0)
+            held = self._held[shard] = _Held(self._pool.submit(self._index.shards[shard].open, self._verify, self._stop), 0)
             self.most = max(self.most, len(self._held))
         held.users += 1
 
