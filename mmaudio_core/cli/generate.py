@@ -32,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         action="append",
         type=Path,
-        metavar="DIR",
-        help="folder with weights (may be repeated); default: MMAUDIO_WEIGHTS, else ~/.cache/mmaudio-graph/weights",
+        metavar="PATH",
+        help="folder with weights, or a file (may be repeated, the first one is preferred); default: MMAUDIO_WEIGHTS, else "
+        "~/.cache/mmaudio-graph/weights",
     )
     parser.add_argument("--duration", type=float, metavar="S", help="seconds of sound; default: the whole video, or 8")
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="where in the video to begin (default 0)")

@@ -49,14 +49,15 @@ def default_folders(env: Mapping[str, str] | None = None) -> list[Path]:
 
 
 def find_parts(folders: Iterable[str | os.PathLike[str]]) -> list[FoundFile]:
-    """Every weights file in ``folders`` and two levels below, sorted by path; folders that do not exist are passed over.
+    """Every weights file in ``folders`` and two levels below, sorted by path within each; what does not exist is passed over.
 
+    A file may stand in place of a folder. The order of ``folders`` is kept: ``choose`` prefers what was named first.
     Only lists of tensors are read, never the numbers. What cannot be read or is no part of MMAudio is in the result too, with
     its reason.
     """
     paths: dict[Path, None] = {}
-    for folder in folders:
-        paths |= dict.fromkeys(sorted(_walk(Path(folder).expanduser(), DEPTH)))
+    for place in (Path(folder).expanduser() for folder in folders):
+        paths |= dict.fromkeys([place] if place.is_file() else sorted(_walk(place, DEPTH)))
     found: list[FoundFile] = []
     for path in paths:
         found += look_at(path)
@@ -110,7 +111,8 @@ def choose(found: Iterable[FoundFile], variant: str, dtype: torch.dtype | None =
     """The file for each part that ``variant`` needs: flow, vae, vocoder, synchformer, clip.
 
     Of several files for one part: one from the flow network's own (family) file first; then float32 files, unless ``dtype`` is
-    float16 or bfloat16, which prefers such files; then the first path in order. A published variant takes published parts only.
+    float16 or bfloat16, which prefers such files; then the first one of ``found``. A published variant takes published parts
+    only.
 
     Raises:
         WeightsError: naming what is missing and the published file that would serve.
@@ -138,11 +140,11 @@ def best_variant(found: Iterable[FoundFile]) -> str | None:
 
 
 def _picks(found: list[FoundFile], variant: str, dtype: torch.dtype | None) -> dict[str, FoundFile]:
-    def rank(item: FoundFile) -> tuple[int, str]:
+    def rank(item: FoundFile) -> int:
         half = item.dtype in _HALVES
         if dtype not in _HALVES:
-            return int(half), str(item.path)
-        return (0 if item.dtype == dtype else 1 if half else 2), str(item.path)
+            return int(half)
+        return 0 if item.dtype == dtype else 1 if half else 2
 
     flows = sorted((item for item in found if item.kind == "flow" and item.variant == variant), key=rank)
     picks = {"flow": flows[0]} if flows else {}

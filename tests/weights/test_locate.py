@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmaudio_core.errors import WeightsError
+from mmaudio_core.pipeline.files import EMBEDDED_FILE
 from mmaudio_core.spec.model import VAES, VARIANTS, VOCODERS, CLIPSpec, PartSpec, SynchformerSpec
 from mmaudio_core.weights.convert import write_family
 from mmaudio_core.weights.inspect import describe, file_digest
@@ -207,3 +209,18 @@ class TestDescribe:
         known = registry.PublishedFile("v1-44.pth", "vae", "44k", "r", "p", "l", digest)
         monkeypatch.setattr(inspect, "by_md5", lambda md5: known if md5 == digest else None)
         assert f"MD5 {digest}: the published v1-44.pth, unchanged" in describe(tmp_path / "v", checksum=True)
+
+
+def test_of_equals_the_place_named_first_is_taken_and_a_file_is_a_place(tmp_path):
+    """A network of one's own in a published size, beside the published files."""
+    for name in ("a", "z"):
+        (tmp_path / name).mkdir()
+        shutil.copy(EMBEDDED_FILE, tmp_path / name / "parts.safetensors")
+    first, second = (tmp_path / name / "parts.safetensors" for name in ("a", "z"))
+    variant = next(item.variant for item in find_parts([first]) if item.kind == "flow")
+    for places, wanted in (
+        ([first.parent, second.parent], first),
+        ([second.parent, first.parent], second),
+        ([second, first.parent], second),
+    ):
+        assert choose(find_parts(places), variant)["flow"] == wanted
