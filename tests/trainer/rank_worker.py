@@ -34,8 +34,8 @@ from trainer.engine.distributed import (
 )
 from trainer.engine.signals import StopRequest
 
-SPEC = FlowSpec(20, 64, 1, 2, 1, clip_dim=24, sync_dim=16, text_dim=12, text_tokens=5)
-TOKENS = {"latent": 10, "clip": 6, "sync": 8}
+SPEC = FlowSpec(20, 64, 1, 1, 1, clip_dim=24, sync_dim=16, text_dim=12, text_tokens=5)
+TOKENS = {"latent": 8, "clip": 4, "sync": 8}
 GLOBAL_BATCH = 8
 
 

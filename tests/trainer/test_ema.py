@@ -80,11 +80,11 @@ def test_a_width_put_together_afterwards_matches_the_analytic_one(
     assert np.abs(made - expected).max() < 0.01 * expected.max()
     assert found.error < 0.01
     assert sum(found.weights) == pytest.approx(1, abs=1e-9)
-    # At a step in the middle, from the snapshots up to it.
+    # At a step in the middle, from the snapshots up to it: half as many, so less exact.
     half = {key: values for key, values in snapshots.items() if key[0] <= STEPS // 2}
     middle = fit(list(half), STEPS // 2, width)
     made = sum(weight * values for weight, values in zip(middle.weights, half.values(), strict=True))
-    assert np.abs(made[: STEPS // 2] - shares(STEPS // 2, width)).max() < 0.02 * shares(STEPS // 2, width).max()
+    assert np.abs(made[: STEPS // 2] - shares(STEPS // 2, width)).max() < 0.03 * shares(STEPS // 2, width).max()
 
 
 def test_a_tracked_width_is_the_tracked_average() -> None:
