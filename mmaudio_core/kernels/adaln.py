@@ -24,7 +24,7 @@ def adaln(x: Tensor, shift: Tensor, scale: Tensor, rows: Tensor | None = None) -
     check_modulation(x, rows, shift=shift, scale=scale)
     wide = widened(x)
     normed = F.layer_norm(wide, wide.shape[-1:], eps=LAYER_NORM_EPS)
-    return (normed * (1 + of_tokens(scale, rows, wide)) + of_tokens(shift, rows, wide)).to(x.dtype)
+    return torch.addcmul(of_tokens(shift, rows, wide), normed, of_tokens(1 + scale.to(wide.dtype), rows, wide)).to(x.dtype)
 
 
 def widened(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import onednn, winograd
+from .toom import FOUR, Given, ToomConv, form_for
 
 Tile = Literal[0, 2, 4]
 """Outputs per Winograd tile of a convolution with three taps; 0 for direct convolution."""
@@ -36,7 +37,7 @@ class Dense:
 class Conv:
     """Convolution over time of channel-last x (B, L, C) -> (B, L, O), "same" zero padding, weight (O, C, kernel), odd kernel.
 
-    tile: Winograd's tile for three taps on a CPU in float32.
+    tile: Winograd's tile for three taps on a CPU in float32; 0 leaves convolutions with more taps direct too.
     """
 
     def __init__(
@@ -50,12 +51,17 @@ class Conv:
         self._packed: Any = None
         self._image: Tensor | None = None
         self._tile: Tile = 0
+        self._long: ToomConv | None = None
+        # The form that rounds like a direct convolution; guidance amplifies what the faster ones round more.
+        form = FOUR if tile and kernel > 3 and form_for(kernel, min(weight.shape[:2])) else None
         if not onednn.packs(weight):
             # A one-row image in channels-last: where the weight lies so already, this is a view.
             self._image = weight[:, :, None].contiguous(memory_format=torch.channels_last)
         elif kernel == 3 and dilation == 1 and tile:
             self._tile = tile
             self._products = [onednn.pack_linear(w, length) for w in winograd.transform_weight(weight, tile)]
+        elif form is not None:
+            self._long = ToomConv(weight, bias, dilation, form)
         else:
             self._packed = onednn.pack_conv(weight, dilation, self._padding, length)
 
@@ -66,6 +72,9 @@ class Conv:
             return out[:, :, 0].transpose(1, 2)
         if self._packed is not None:
             return onednn.conv(x, self._packed, self.bias, self._dilation, self._padding)
+        if self._long is not None:
+            convolve, around = self._long, self._padding
+            return torch.stack([convolve(Given(clip), around, around) for clip in x])
         inputs = winograd.transform_input(x, self._tile)
         products = tuple(onednn.linear(v, w, None) for v, w in zip(inputs, self._products, strict=True))
         out = winograd.transform_output(products, x.shape[1], self._tile)

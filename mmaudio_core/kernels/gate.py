@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -21,7 +22,7 @@ def gated_add(x: Tensor, y: Tensor, gate: Tensor, rows: Tensor | None = None) ->
     check_modulation(x, rows, gate=gate)
     check_same_shape(x, y)
     wide = widened(x)
-    return (wide + of_tokens(gate, rows, wide) * y.to(wide.dtype)).to(x.dtype)
+    return torch.addcmul(wide, of_tokens(gate, rows, wide), y.to(wide.dtype)).to(x.dtype)
 
 
 def gated_add_adaln(

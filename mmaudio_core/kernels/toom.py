@@ -69,6 +69,19 @@ class Source(Protocol):
         """Puts the rows from ``first`` on into ``out``; called with one part after the other."""
 
 
+class Given:
+    """Rows that are there: (rows, C)."""
+
+    def __init__(self, x: Tensor) -> None:
+        self._x, self.rows = x, x.shape[0]
+
+    def write(self, first: int, out: Tensor) -> None:
+        out.copy_(self._x[first : first + len(out)])
+
+    def all(self) -> Tensor:
+        return self._x
+
+
 class ToomConv:
     """x (rows, C) -> (rows - dilation * (kernel - 1), O), weight (O, C, kernel), bias (O,) or None; float32 on a CPU.
 

@@ -7,7 +7,6 @@ convolution does and F(4, 3) two to three times as much. Meant for float32 alone
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 TILES = (2, 4)
@@ -34,7 +33,11 @@ def transform_input(x: Tensor, tile: int) -> tuple[Tensor, ...]:
     """(B, L, C), zeros around it -> tile + 2 inputs of (B, tiles, C), tiles = L / tile rounded up."""
     batch, length, channels = x.shape
     tiles = -(-length // tile)
-    padded = F.pad(x, (0, 0, 1, tile * (tiles + 1) - 1 - length)).view(batch, tiles + 1, tile, channels)
+    rows = x.new_empty(batch, tile * (tiles + 1), channels)
+    rows[:, :1].zero_()
+    rows[:, 1 : 1 + length] = x
+    rows[:, 1 + length :].zero_()
+    padded = rows.view(batch, tiles + 1, tile, channels)
     d = [padded[:, :-1, i] for i in range(tile)] + [padded[:, 1:, i] for i in range(2)]
     if tile == 2:
         return d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..kernels.depthwise import Depthwise
 from ..kernels.snake import TAPS, anti_aliased_snake
 from ..kernels.taps import TapConv
-from ..kernels.toom import ToomConv, form_for
+from ..kernels.toom import Given, ToomConv, form_for
 from .activations import BETA_FLOOR, AntiAliasedSnake
 
 SNAKE_REACH = 5
@@ -83,19 +83,6 @@ class Snake:
         """The outputs of a signal of SHORT samples: those at an end are also those of a longer one."""
         u = self._up @ x
         return self._down @ (u * self.alpha).sin_().square_().mul_(self.inverse_beta).add_(u)
-
-
-class Given:
-    """A window as it is."""
-
-    def __init__(self, x: Tensor) -> None:
-        self._x, self.rows = x, x.shape[0]
-
-    def write(self, first: int, out: Tensor) -> None:
-        out.copy_(self._x[first : first + len(out)])
-
-    def all(self) -> Tensor:
-        return self._x
 
 
 class Active:
