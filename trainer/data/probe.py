@@ -16,7 +16,7 @@ from .crops import Crop, Kind
 
 SILENT_PEAK = 1e-3
 """A sound whose largest sample is below this (-60 dB) is silence."""
-STEP_S = 0.1
+STEPS_PER_S = 10
 _SOUND_MAY_END_EARLY_S = 0.1
 """Sound ends with a whole packet, up to 46 ms beside the pictures; a clip cut to 8 s must not fail for that."""
 
@@ -49,7 +49,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Loudness:
-    """A decoded sound track: its length, and the largest sample of all channels in each step of ``STEP_S``.
+    """A decoded sound track: its length, and the largest sample of all channels in each step of 1 / ``STEPS_PER_S`` s.
 
     peaks: float32 (steps,).
     """
@@ -59,8 +59,8 @@ class Loudness:
 
     def peak(self, crop: Crop) -> float:
         """The largest sample of ``crop``, to the step; 0 where it lies beyond the end."""
-        first = int(crop.start_s / STEP_S)
-        steps = self.peaks[first : max(first + 1, round((crop.start_s + crop.duration_s) / STEP_S))]
+        first = int(crop.start_s * STEPS_PER_S)
+        steps = self.peaks[first : max(first + 1, round((crop.start_s + crop.duration_s) * STEPS_PER_S))]
         return float(steps.max()) if steps.size else 0.0
 
 
@@ -82,25 +82,35 @@ def probe(path: str | os.PathLike[str]) -> Probe:
 
 
 def measure(path: str | os.PathLike[str]) -> Loudness:
-    """Decodes the whole first sound track, holding one block of it at a time.
+    """Decodes the whole first sound track, holding about a second of it at a time.
 
     Raises:
         MediaError: not a readable file with sound, or no sample of it decodes.
         DependencyError: PyAV is missing.
     """
     peaks: list[float] = []
-    count, rate_hz = 0, 1
+    pending: list[np.ndarray] = []
+    count, held, rate_hz = 0, 0, 1
     with open_media(path, "audio") as container:
         for block in decode_sound(container, Path(path).name):
             rate_hz = block.sample_rate_hz
-            loudest = np.abs(np.nan_to_num(block.samples)).max(axis=0)
-            steps = ((count + np.arange(loudest.size)) / (STEP_S * rate_hz)).astype(np.int64)
-            peaks.extend([0.0] * (int(steps[-1]) + 1 - len(peaks)))
-            edges = np.flatnonzero(np.diff(steps, prepend=-1))
-            for step, peak in zip(steps[edges], np.maximum.reduceat(loudest, edges), strict=True):
-                peaks[step] = max(peaks[step], float(peak))
-            count += loudest.size
-    return Loudness(count / rate_hz, np.asarray(peaks, np.float32))
+            pending.append(np.abs(np.nan_to_num(block.samples)).max(axis=0))
+            held += block.samples.shape[1]
+            if held >= rate_hz:  # blocks are short, and the rest costs as much for one of them as for a second
+                _add_peaks(peaks, np.concatenate(pending), count, rate_hz)
+                count, held, pending = count + held, 0, []
+    if pending:
+        _add_peaks(peaks, np.concatenate(pending), count, rate_hz)
+    return Loudness((count + held) / rate_hz, np.asarray(peaks, np.float32))
+
+
+def _add_peaks(peaks: list[float], magnitudes: np.ndarray, before: int, rate_hz: int) -> None:
+    """Enters magnitudes (n,), with ``before`` samples ahead of them, into the steps' peaks."""
+    steps = range(before * STEPS_PER_S // rate_hz, (before + magnitudes.size - 1) * STEPS_PER_S // rate_hz + 1)
+    edges = [max(0, -(-step * rate_hz // STEPS_PER_S) - before) for step in steps]
+    peaks.extend([0.0] * (steps.stop - len(peaks)))
+    for step, peak in zip(steps, np.maximum.reduceat(magnitudes, edges), strict=True):
+        peaks[step] = max(peaks[step], float(peak))
 
 
 def _stated_s(container: Any, stream: Any) -> float | None:
