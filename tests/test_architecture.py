@@ -27,6 +27,14 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
+TRAINER_LEVELS: tuple[tuple[str, ...], ...] = (
+    ("config", "engine"),
+    ("data", "ema", "lora"),
+    ("extract", "flow", "adversarial"),
+    ("export",),
+    ("cli",),
+    ("__main__",),
+)
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 HOST_NAMES = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "nodes"}
 HEAVY = ("torch", "triton", "torchaudio", "torchvision", "av", "open_clip", "numpy", "huggingface_hub", "safetensors", "tqdm")
@@ -70,6 +78,26 @@ def test_core_file(path: Path) -> None:
             if module[0] == "mmaudio_core" and len(module) > 1 and module[1] != own:
                 assert LEVEL_OF[module[1]] < LEVEL_OF[own], f"{own} may not import {'.'.join(module)}"
     check_sizes(text, tree)
+
+
+TRAINER_LEVEL_OF = {name: level for level, names in enumerate(TRAINER_LEVELS) for name in names}
+
+
+@pytest.mark.parametrize("path", sources("trainer"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_trainer_file(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    check_sizes(text, tree)
+    for module in absolute_imports(tree):
+        assert module[0] not in {"trainer", "nodes", "tests"}, "the trainer imports itself relatively, and nothing above it"
+    parts = path.relative_to(ROOT / "trainer").with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    own = parts[0]
+    assert own in TRAINER_LEVEL_OF, f"{own} has no level yet: add it to TRAINER_LEVELS"
+    for module in imports(path, tree):
+        if module[0] == "trainer" and len(module) > 1 and module[1] != own:
+            assert TRAINER_LEVEL_OF[module[1]] < TRAINER_LEVEL_OF[own], f"{own} may not import {'.'.join(module)}"
 
 
 NODE_FILES = [ROOT / "__init__.py", *sources("nodes")]
@@ -136,10 +164,11 @@ def test_nothing_below_the_nodes_knows_comfyui(package: str) -> None:
             assert module[0] not in above, f"{path.relative_to(ROOT)} imports {'.'.join(module)}"
 
 
-def test_no_cycles() -> None:
+@pytest.mark.parametrize("package", ["mmaudio_core", "trainer"])
+def test_no_cycles(package: str) -> None:
     graph: dict[str, set[str]] = {}
-    known = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in sources("mmaudio_core")}
-    for path in sources("mmaudio_core"):
+    known = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in sources(package)}
+    for path in sources(package):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         tree = ast.parse(path.read_text(encoding="utf-8"))
         runtime = [n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
@@ -148,9 +177,13 @@ def test_no_cycles() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-@pytest.mark.parametrize("module", ["mmaudio_core", "mmaudio_core.cli", "mmaudio_core.spec.model", "mmaudio_core.types"])
+@pytest.mark.parametrize(
+    "module",
+    ["mmaudio_core", "mmaudio_core.cli", "mmaudio_core.spec.model", "mmaudio_core.types", "trainer.cli"],
+)
 def test_import_takes_nothing_heavy_with_it(module: str) -> None:
-    code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    commands = "; trainer.cli.build_parser()" if module == "trainer.cli" else ""
+    code = f"import sys, {module}{commands}; print([m for m in {HEAVY!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert out.stdout.strip() == "[]"
 

@@ -18,7 +18,7 @@ from mmaudio_core.media.resample import load_audio
 from ..data.manifest import Row, read_manifest, resolve
 from ..data.probe import SILENT_PEAK
 from ..data.report import BadRow
-from ..flow.objective import generator_of
+from ..engine.generators import generator_of
 
 PEAK = 0.95
 """Recordings are scaled to this largest sample for training (arXiv 2412.15322, appendix)."""

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -32,7 +32,6 @@ from torch.optim import Optimizer
 
 from mmaudio_core.errors import WeightsError
 
-from ..ema.power import PowerEMA
 from .distributed import Ranks, any_rank, barrier
 
 EXTRA = "extra.json"
@@ -41,12 +40,20 @@ _LEFT_OVER = re.compile(r"\.step-\d+\.(partial|old)")
 log = logging.getLogger("mmaudio")
 
 
+class Averages(Protocol):
+    """What is kept of averaged weights; ``ema.power.PowerEMA``."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 def save(
     folder: Path,
     step: int,
     module: nn.Module,
     optimizer: Optimizer | None,
-    ema: PowerEMA | None,
+    ema: Averages | None,
     extra: dict[str, Any],
     ranks: Ranks,
     keep: int = 3,
@@ -92,7 +99,7 @@ def save(
     return target
 
 
-def load(folder: Path, module: nn.Module, optimizer: Optimizer | None, ema: PowerEMA | None, ranks: Ranks) -> dict[str, Any]:
+def load(folder: Path, module: nn.Module, optimizer: Optimizer | None, ema: Averages | None, ranks: Ranks) -> dict[str, Any]:
     """Fills module, optimiser and averages from the checkpoint ``folder`` (``.../step-00000123``); returns ``extra``.
 
     The checkpoint may come from another number of ranks, and from "ddp" for "fsdp" or the other way round. What is None is
@@ -120,7 +127,7 @@ def load(folder: Path, module: nn.Module, optimizer: Optimizer | None, ema: Powe
     return extra
 
 
-def _state(module: nn.Module, optimizer: Optimizer | None, ema: PowerEMA | None) -> dict[str, Any]:
+def _state(module: nn.Module, optimizer: Optimizer | None, ema: Averages | None) -> dict[str, Any]:
     """Everything under names without wrappers; tensors share memory with the run's own."""
     state: dict[str, Any] = {"model": get_model_state_dict(module)}
     if optimizer is not None:

@@ -6,7 +6,6 @@ global batch: the same for any number of ranks, any accumulation, and after any 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -18,6 +17,7 @@ from mmaudio_core.transformer.model import FlowNetwork
 
 from ..config.schema import DropoutConfig
 from ..data.batch import Batch
+from ..engine.generators import generator_of
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,6 @@ class Draws:
     def pinned(self) -> Draws:
         """The same in page-locked memory; needs a CUDA device."""
         return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
-
-
-def generator_of(*numbers: int) -> torch.Generator:
-    """A generator on the CPU for a list of whole numbers, such as (seed, step, position)."""
-    digest = hashlib.sha256(",".join(map(str, numbers)).encode()).digest()
-    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little"))
 
 
 def draws(

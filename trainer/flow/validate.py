@@ -10,8 +10,9 @@ from torch import nn
 
 from ..config.schema import ValidationConfig
 from ..engine.distributed import Ranks, mean_over_ranks
+from ..engine.generators import generator_of
 from .fixed import Fixed
-from .objective import Draws, generator_of
+from .objective import Draws
 
 BUCKETS = 10
 _TAG = -1

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmaudio_core.errors import InputError
 
-from ..flow.objective import generator_of
+from ..engine.generators import generator_of
 from .layer import attach, detach_, lora_layers
 
 DEFAULT_TARGETS = ("*.attn.qkv", "*.linear1", "*.ffn.w1", "*.ffn.w2", "*.ffn.w3")
