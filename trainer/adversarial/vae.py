@@ -12,17 +12,15 @@ from torch import Tensor, nn
 from mmaudio_core.autoencoder.mel import MelAnalysis
 from mmaudio_core.autoencoder.mp_layers import MPConv1d
 from mmaudio_core.autoencoder.vae import VAE
-from mmaudio_core.errors import WeightsError
-from mmaudio_core.spec.audio import AudioSpec
-from mmaudio_core.spec.model import VAESpec
+from mmaudio_core.spec.model import VAESpec, VocoderSpec
 from mmaudio_core.vocoder.bigvgan import BigVGAN
-from mmaudio_core.weights.build import load_part
 
-from ..flow.objective import generator_of
+from ..engine.generators import generator_of
+from .base import load_base
 from .config import VAEConfig, vae_spec
 from .discriminators import PatchDiscriminator
 from .losses import divergence, hinge_discriminator, hinge_generator, reconstruction
-from .step import Places, own_memory_
+from .step import Places
 
 NOISE = 1
 """Distinguishes the draws of the latents' noise from those of the segments."""
@@ -68,13 +66,16 @@ class VAETask:
         self.config, self.device = config, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
-            vae, self.spec = load_base(config) if config.model.base else (VAE(vae_spec(config.model)), vae_spec(config.model))
+            vae, self.spec = _vae(config)
             self.discriminator = PatchDiscriminator(config.discriminator.channels, config.discriminator.layers).to(device)
         self.generator = Generator(vae.requires_grad_(True).train(), config.loss.learned_variance).to(device)
         self.adversarial_from = config.loss.adversarial_from
         self.analysis = MelAnalysis(self.spec.audio).to(device)
         self._half = torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16")
-        self._vocoder = _vocoder(config.log.vocoder, self.spec.audio, device)
+        self._vocoder: BigVGAN | None = None
+        if config.log.vocoder:
+            vocoder, _ = load_base(config.log.vocoder, BigVGAN, VocoderSpec, config.model.audio)
+            self._vocoder = vocoder.to(device)
         self.settle()
 
     def take(self, samples: Tensor, places: Places) -> Piece:
@@ -156,17 +157,8 @@ def force_norms_(module: nn.Module) -> None:
             layer.weight.mul_(math.sqrt(fan_in) / norm.clamp(min=1e-12))
 
 
-def load_base(config: VAEConfig) -> tuple[VAE, VAESpec]:
-    """The VAE in the base file, its weights raw as they are trained."""
-    module, spec = load_part(config.model.base, "vae", dtype=torch.float32, expect=config.model.audio, fold=False)
-    if not isinstance(module, VAE) or not isinstance(spec, VAESpec):
-        raise WeightsError(f"{config.model.base} is no VAE.")
-    own_memory_(module)
-    return module, spec
-
-
-def _vocoder(path: str, audio: AudioSpec, device: torch.device) -> BigVGAN | None:
-    if not path:
-        return None
-    module, _ = load_part(path, "vocoder", dtype=torch.float32, device=device, expect=audio.name)
-    return module if isinstance(module, BigVGAN) else None
+def _vae(config: VAEConfig) -> tuple[VAE, VAESpec]:
+    if config.model.base:
+        return load_base(config.model.base, VAE, VAESpec, config.model.audio)
+    spec = vae_spec(config.model)
+    return VAE(spec), spec
