@@ -41,7 +41,7 @@ def train(config: AnyConfig, resume: bool = False, quiet: bool = False) -> int:
         MMAudioError: when the loss stops being finite; the last checkpoint was made before.
     """
     with started(config.train.device) as ranks, StopRequest() as stop:
-        config_shares(config, ranks)
+        check_share(config, ranks)
         store = Store(Path(config.train.folder).expanduser(), config)
         task: Task = VAETask(config, ranks.device) if isinstance(config, VAEConfig) else VocoderTask(config, ranks.device)
         sides = make_sides(task, config.optim)
@@ -49,7 +49,7 @@ def train(config: AnyConfig, resume: bool = False, quiet: bool = False) -> int:
             store.open(resume)
         barrier(ranks)
         found = store.checkpoints()
-        data = _segments(config, config.data.split)
+        data = segments_of(config, config.data.split)
         first = store.load(found[-1], task, sides, ranks.device) if found else 0
         if not found:
             _begin(config, task, data)
@@ -58,7 +58,7 @@ def train(config: AnyConfig, resume: bool = False, quiet: bool = False) -> int:
             return run.to_the_end(first, stop)
 
 
-def config_shares(config: AnyConfig, ranks: Ranks) -> None:
+def check_share(config: AnyConfig, ranks: Ranks) -> None:
     """Raises InputError when the batch does not divide into equal pieces for all ranks."""
     pieces = ranks.world * config.train.accumulation
     if config.train.batch % pieces:
@@ -73,7 +73,8 @@ def audio_of(config: AnyConfig) -> AudioSpec:
     return AUDIO_SPECS[config.model.audio]
 
 
-def _segments(config: AnyConfig, split: str, duration_s: float | None = None) -> Segments:
+def segments_of(config: AnyConfig, split: str, duration_s: float | None = None) -> Segments:
+    """The rows of ``split`` in training segments, or in longer ones of ``duration_s`` (cut to whole latents)."""
     audio, data = audio_of(config), config.data
     frames = data.segment_frames if duration_s is None else max(2, int(duration_s * audio.sample_rate_hz / audio.hop_samples))
     samples = frames // 2 * 2 * audio.hop_samples
@@ -175,7 +176,7 @@ class _Run:
     def _to_listen_to(self) -> Tensor:
         # Drawn before the training begins: what is wrong with the files must not end a run in its middle.
         split = self.config.data.held_out_split or self.config.data.split
-        held_out = _segments(self.config, split, self.config.log.listen_s)
+        held_out = segments_of(self.config, split, self.config.log.listen_s)
         return held_out.batch(self.config.train.seed, 0, range(self.config.log.listen_segments))
 
     def _listen(self, step: int) -> None:

@@ -172,9 +172,3 @@ def average_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
     flat /= ranks.world
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
-
-
-def own_memory_(module: nn.Module) -> None:
-    """Copies weights that lie in a mapped file, which training would else write to."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = tensor.data.clone()

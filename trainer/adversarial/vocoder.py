@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -10,15 +9,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-from mmaudio_core.errors import WeightsError
 from mmaudio_core.spec.model import VocoderSpec
 from mmaudio_core.vocoder.bigvgan import BigVGAN
-from mmaudio_core.weights.build import load_part
 
+from .base import load_base
 from .config import VocoderConfig, vocoder_spec
 from .discriminators import VocoderDiscriminator
 from .losses import MelLoss, feature_matching, least_squares_discriminator, least_squares_generator
-from .step import Places, own_memory_
+from .step import Places
 
 
 class Piece(NamedTuple):
@@ -39,7 +37,7 @@ class VocoderTask:
         self.config = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
-            vocoder, self.spec = load_base(config) if config.model.base else _new(config)
+            vocoder, self.spec = _vocoder(config)
             judge = config.discriminator
             self.discriminator = VocoderDiscriminator(judge.periods, judge.windows, judge.channels).to(device)
         self.generator: BigVGAN = with_weight_norm_(vocoder.requires_grad_(True).train()).to(device)
@@ -73,7 +71,7 @@ class VocoderTask:
         pass
 
     def result(self) -> dict[str, Tensor]:
-        return folded(self.generator).state_dict()
+        return folded(self.generator)
 
     @torch.no_grad()
     def listen(self, samples: Tensor) -> tuple[dict[str, float], dict[str, Tensor]]:
@@ -93,25 +91,18 @@ def with_weight_norm_(vocoder: BigVGAN) -> BigVGAN:
     return vocoder
 
 
-def folded(vocoder: BigVGAN) -> BigVGAN:
-    """A copy with plain weights, those that ``vocoder`` computes with."""
-    plain = copy.deepcopy(vocoder)
-    for module in list(plain.modules()):
+def folded(vocoder: BigVGAN) -> dict[str, Tensor]:
+    """Its tensors under published names, with plain weights: those that it computes with."""
+    state = {name: value for name, value in vocoder.state_dict().items() if ".parametrizations." not in name}
+    for name, module in vocoder.named_modules():
         held: Any = module
         if parametrize.is_parametrized(held, "weight"):
-            parametrize.remove_parametrizations(held, "weight")
-    return plain
+            state[f"{name}.weight"] = held.weight.detach()
+    return state
 
 
-def load_base(config: VocoderConfig) -> tuple[BigVGAN, VocoderSpec]:
-    """The vocoder in the base file."""
-    module, spec = load_part(config.model.base, "vocoder", dtype=torch.float32, expect=config.model.audio)
-    if not isinstance(module, BigVGAN) or not isinstance(spec, VocoderSpec):
-        raise WeightsError(f"{config.model.base} is no vocoder.")
-    own_memory_(module)
-    return module, spec
-
-
-def _new(config: VocoderConfig) -> tuple[BigVGAN, VocoderSpec]:
+def _vocoder(config: VocoderConfig) -> tuple[BigVGAN, VocoderSpec]:
+    if config.model.base:
+        return load_base(config.model.base, BigVGAN, VocoderSpec, config.model.audio)
     spec = vocoder_spec(config.model)
     return BigVGAN(spec), spec
