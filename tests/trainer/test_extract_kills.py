@@ -52,7 +52,9 @@ def start() -> Callable[[list[str]], Any]:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         pytest.skip("there is no forkserver here; the slow test covers this")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.trainer.test_extract_kills", "trainer.extract.run"])
+    # The last three are what the command imports on its way, torch among them by building on the meta device.
+    slow = ["torchaudio", "av", "torch.fx.experimental.symbolic_shapes"]
+    context.set_forkserver_preload(["tests.trainer.test_extract_kills", "trainer.extract.run", *slow])
 
     def begin(arguments: list[str]) -> Any:
         process = context.Process(target=_work, args=(arguments,))

@@ -17,6 +17,7 @@ from io import BytesIO
 from threading import Event
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -163,11 +164,11 @@ class Shard:
             raise ValueError(_OTHER_BYTES)
         return (MappedTensors(self.location, header) if header.entries else {}), header.metadata
 
-    def _remote(self, raw: bytearray, sha256: str | None) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
-        if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
+    def _remote(self, raw: np.ndarray, sha256: str | None) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+        if sha256 is not None and hashlib.sha256(raw.data).hexdigest() != sha256:
             raise ValueError(_OTHER_BYTES)
         header = _read_header(BytesIO(_start_of(raw)), len(raw), self.location)
-        return (HeldTensors(torch.frombuffer(raw, dtype=torch.uint8), header) if header.entries else {}), header.metadata
+        return (HeldTensors(torch.from_numpy(raw), header) if header.entries else {}), header.metadata
 
     def _check(self, size_bytes: int | None) -> None:
         if size_bytes is not None and not is_remote(self.location) and os.stat(self.location).st_size != size_bytes:
@@ -178,10 +179,10 @@ class Shard:
                 raise ValueError(f"its sample {i} has no {' and no '.join(lacking)}")
 
 
-def _start_of(raw: bytearray) -> bytes:
+def _start_of(raw: np.ndarray) -> bytes:
     """The length and the list of tensors, as far as they are there; the rest is not copied."""
-    length = int.from_bytes(raw[:LENGTH_BYTES], "little")
-    return bytes(raw[: LENGTH_BYTES + min(length, len(raw))])
+    length = int.from_bytes(raw[:LENGTH_BYTES].tobytes(), "little")
+    return raw[: LENGTH_BYTES + min(length, len(raw))].tobytes()
 
 
 def _read_header(file: BinaryIO, size: int, location: str) -> Header:

@@ -12,6 +12,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import numpy as np
+
 from mmaudio_core.errors import DependencyError, DownloadError, InputError
 
 log = logging.getLogger("mmaudio")
@@ -37,8 +39,8 @@ def beside(location: str, name: str) -> str:
     return f"{address.rstrip('/')}/{name}{mark}{query}"
 
 
-def read_bytes(location: str, size_bytes: int | None = None, stop: Event | None = None) -> bytearray:
-    """All of a file behind an address; asked for again after a pause when the connection breaks or brings less than it should.
+def read_bytes(location: str, size_bytes: int | None = None, stop: Event | None = None) -> np.ndarray:
+    """All of a file behind an address, uint8 (size,); asked for again after a pause when less comes than should.
 
     size_bytes: how long it must be; ``None`` believes what the server says. stop: once set, nothing is asked for again.
 
@@ -71,22 +73,22 @@ def read_bytes(location: str, size_bytes: int | None = None, stop: Event | None 
     raise DownloadError(f"{location} could not be read: {problem}. Check the address and the connection.")
 
 
-def _whole(fetch: Callable[[str, int | None], bytearray], location: str, size_bytes: int | None) -> bytearray:
+def _whole(fetch: Callable[[str, int | None], np.ndarray], location: str, size_bytes: int | None) -> np.ndarray:
     data = fetch(location, size_bytes)
     if size_bytes is not None and len(data) != size_bytes:
         raise OSError(f"{len(data)} of {size_bytes} bytes came")
     return data
 
 
-def _over_http(location: str, size_bytes: int | None) -> bytearray:
+def _over_http(location: str, size_bytes: int | None) -> np.ndarray:
     with urlopen(Request(location, headers={"User-Agent": "mmaudio-graph"}), timeout=TIMEOUT_S) as answer:
         stated = answer.headers.get("Content-Length")
         if stated is None:
-            return bytearray(answer.read())
+            return _array(answer.read())
         if size_bytes is not None and int(stated) != size_bytes:
             raise OSError(f"the server has {stated} bytes of it, and {size_bytes} are expected")
-        data = bytearray(int(stated))
-        view, done = memoryview(data), 0
+        data = np.empty(int(stated), np.uint8)  # unlike a bytearray it is not filled with zeros first
+        view, done = data.data, 0
         # Into one buffer: joining pieces would hold the file twice.
         while done < len(data) and (count := answer.readinto(view[done:])):
             done += count
@@ -95,7 +97,7 @@ def _over_http(location: str, size_bytes: int | None) -> bytearray:
         return data
 
 
-def _through_fsspec(location: str, size_bytes: int | None) -> bytearray:
+def _through_fsspec(location: str, size_bytes: int | None) -> np.ndarray:
     try:
         from fsspec.core import url_to_fs
 
@@ -105,4 +107,8 @@ def _through_fsspec(location: str, size_bytes: int | None) -> bytearray:
         raise DependencyError(f"Reading {location} needs fsspec and its part for such addresses: {error}.") from error
     except ValueError as error:
         raise InputError(f"{location} is no address that fsspec knows: {error}.") from error
-    return bytearray(files.cat_file(path))
+    return _array(files.cat_file(path))
+
+
+def _array(raw: bytes) -> np.ndarray:
+    return np.frombuffer(raw, np.uint8).copy()  # bytes cannot be written to, which torch warns of
