@@ -8,6 +8,7 @@ JOBS.json: ``{"jobs": [{...fields of Job...}]}``; the first rank writes ``{"resu
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ from trainer.engine.distributed import (
     whole,
     wrap,
 )
+from trainer.engine.health import Health, HealthRule
 from trainer.engine.signals import StopRequest
 
 SPEC = FlowSpec(20, 64, 1, 1, 1, clip_dim=24, sync_dim=16, text_dim=12, text_tokens=5)
@@ -41,7 +43,11 @@ GLOBAL_BATCH = 8
 
 @dataclass(frozen=True)
 class Job:
-    """One training run from scratch or from ``resume``; ``kill`` = [rank, step] ends that rank before that step."""
+    """One training run from scratch or from ``resume``.
+
+    kill: [rank, step], ends that rank before that step. signal_at: the last rank gets SIGTERM in that step. bad_batches: a file;
+    the last rank alone finds its loss not finite, after the last step.
+    """
 
     steps: int = 20
     mode: str = "ddp"
@@ -54,6 +60,7 @@ class Job:
     signal_at: int = -1
     mixed: str = ""
     device: str = "cpu"
+    bad_batches: str = ""
 
 
 class Toy(nn.Module):
@@ -142,6 +149,10 @@ def run(job: Job, ranks: Ranks) -> dict[str, Any]:
             if ended:
                 stopped = step + 1
                 break
+    if job.bad_batches:
+        judge = Health(HealthRule(), Path(job.bad_batches), ranks)
+        loss_seen = math.nan if ranks.rank == ranks.world - 1 else 1.0
+        assert not judge.check(job.steps, loss_seen, 1.0, [f"clip {ranks.rank}"], [loss_seen])
     inner: Any = unwrapped(module)
     statistics = [str(inner.network.latent_std.dtype), inner.network.latent_std.flatten()[0].item()]
     return {"losses": losses, "norms": norms, "sums": sums(module, ema), "stopped": stopped, "statistics": statistics}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -34,12 +35,12 @@ def two(folder: Path) -> list[dict[str, Any]]:
     ddp, fsdp, at = str(folder / "ddp"), str(folder / "fsdp"), "step-00000010"
     jobs: list[dict[str, Any]] = [{}] * 8
     jobs[DDP] = {"folder": ddp, "save_every": 10}
-    jobs[FSDP] = {"mode": "fsdp", "folder": fsdp, "save_every": 10}
+    jobs[FSDP] = {"mode": "fsdp", "folder": fsdp, "save_every": 10, "steps": 12}
     jobs[DDP_AGAIN] = {"resume": f"{ddp}/{at}"}
-    jobs[FSDP_AGAIN] = {"mode": "fsdp", "resume": f"{fsdp}/{at}"}
+    jobs[FSDP_AGAIN] = {"mode": "fsdp", "resume": f"{fsdp}/{at}", "steps": 12}
     jobs[FSDP_OF_DDP] = {"mode": "fsdp", "resume": f"{ddp}/{at}", "steps": 12}
     jobs[PIECES] = {"accumulation": 2, "steps": 5}
-    jobs[STOPPED] = {"folder": str(folder / "stopped"), "signal_at": 4}
+    jobs[STOPPED] = {"folder": str(folder / "stopped"), "signal_at": 4, "bad_batches": str(folder / "bad.jsonl")}
     jobs[MIXED] = {"mode": "fsdp", "mixed": "bfloat16", "steps": 2}
     return results(2, jobs, folder)
 
@@ -61,11 +62,11 @@ def test_two_ranks_with_half_the_batch_are_one(two: list[dict[str, Any]], alone:
 @NEEDS_GLOO
 def test_shards_are_copies(two: list[dict[str, Any]]) -> None:
     """FSDP2 against DDP, the norms of clipped gradients (shards against whole ones) and the averages among them."""
-    assert furthest(two[FSDP]["losses"], two[DDP]["losses"]) < 1e-4
-    assert furthest(two[FSDP]["norms"], two[DDP]["norms"]) < 1e-4
+    assert furthest(two[FSDP]["losses"], two[DDP]["losses"][:12]) < 1e-4
+    assert furthest(two[FSDP]["norms"], two[DDP]["norms"][:12]) < 1e-4
     assert min(two[DDP]["norms"]) > 0.5  # clipping did clip
-    for key, value in two[DDP]["sums"].items():
-        assert two[FSDP]["sums"][key] == pytest.approx(value, rel=1e-6)
+    for key, value in two[FSDP_OF_DDP]["sums"].items():  # this one began as copies
+        assert two[FSDP]["sums"][key] == pytest.approx(value, rel=1e-5)
 
 
 @NEEDS_GLOO
@@ -88,6 +89,14 @@ def test_one_rank_that_is_asked_stops_all_after_saving(two: list[dict[str, Any]]
     assert two[STOPPED]["stopped"] == 5
     assert two[STOPPED]["losses"] == two[DDP]["losses"][:5]
     assert checkpoint.latest(folder / "stopped") == folder / "stopped" / "step-00000005"
+
+
+@NEEDS_GLOO
+def test_a_step_that_is_bad_on_one_rank_is_bad_on_all(two: list[dict[str, Any]], folder: Path) -> None:
+    (line,) = [json.loads(line) for line in (folder / "bad.jsonl").read_text().splitlines()]
+    assert line["ids"] == ["clip 0", "clip 1"]
+    assert line["losses"] == [1.0, "nan"]
+    assert line["reason"] == "the loss is nan"
 
 
 @NEEDS_GLOO
@@ -146,8 +155,9 @@ def test_torchrun_passes_on_a_schedulers_sigterm(tmp_path: Path) -> None:
     last = checkpoint.latest(tmp_path / "run")
     assert before, said
     assert last is not None
-    assert checkpoint.read_extra(last)["step"] == checkpoint.step_of(last) >= checkpoint.step_of(before[-1])
-    assert (checkpoint.step_of(last) % 5 or last == before[-1]) or not list((tmp_path / "run").glob(".*"))
+    stopped = json.loads((tmp_path / "JOBS.json.out").read_text())["results"][0]["stopped"]  # it ended in order
+    assert checkpoint.read_extra(last)["step"] == checkpoint.step_of(last) == stopped >= checkpoint.step_of(before[-1])
+    assert not list((tmp_path / "run").glob(".*"))  # nothing half-written
 
 
 def test_alone_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
