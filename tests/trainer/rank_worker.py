@@ -45,8 +45,8 @@ GLOBAL_BATCH = 8
 class Job:
     """One training run from scratch or from ``resume``.
 
-    kill: [rank, step], ends that rank before that step. signal_at: the last rank gets SIGTERM in that step. bad_batches: a file;
-    the last rank alone finds its loss not finite, after the last step.
+    kill: [rank, step], ends that rank before that step. signal_at: the last rank gets SIGTERM in that step. bad_batches: a file
+    to record in; after the last step, the last rank alone finds that its loss is not finite.
     """
 
     steps: int = 20
