@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PATH",
         help="also the encoders, VAE and vocoder that fit, from these files and folders, into the same file "
-        "(no PATH: MMAUDIO_WEIGHTS, else ~/.cache/mmaudio-graph/weights)",
+        "(no PATH: MMAUDIO_WEIGHTS, else ~/.cache/mmaudio-graph/weights; tiny: the embedded model)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs ``mmaudio-train export``; says what was written."""
     from mmaudio_core.pipeline.device import DTYPES
+    from mmaudio_core.pipeline.files import EMBEDDED, EMBEDDED_FILE
     from mmaudio_core.weights.convert import check_target
     from mmaudio_core.weights.locate import default_folders
 
@@ -44,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
 
     check_target(args.output, args.overwrite)  # before minutes of reading
     weights = unaveraged(args.folder, args.step) if args.raw else averaged(args.folder, args.ema, args.step)
-    family = args.family if args.family else default_folders() if args.family is not None else None
+    family = default_folders() if args.family == [] else args.family
+    if family is not None:
+        family = [EMBEDDED_FILE if str(path) == EMBEDDED else path for path in family]
     what = export(
         weights,
         args.folder,
