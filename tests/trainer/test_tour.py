@@ -1,4 +1,4 @@
-"""The documented page from a folder of clips to a sound, command by command, on clips made here and real ones where they are."""
+"""The documented page from a folder of clips to a sound, command by command, on clips made here and a real one if it is there."""
 
 from __future__ import annotations
 
