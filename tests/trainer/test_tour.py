@@ -1,4 +1,4 @@
-"""The documented page from a folder of clips to a sound, command by command, on clips made here and a real one if it is there."""
+"""The documented page from a folder of clips to a sound, command by command, on clips made here and a real one."""
 
 from __future__ import annotations
 
