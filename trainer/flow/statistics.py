@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmaudio_core.errors import InputError
 
+from ..data.crops import Kind
 from ..data.index import Index, ShardInfo
 from ..engine.distributed import Ranks, gathered
 
@@ -53,9 +54,9 @@ def latent_statistics(index: Index, ranks: Ranks, most_samples: int = 0) -> tupl
     Raises:
         InputError: without samples, or where a channel never changes.
     """
-    kinds = ("av",) if index.counts["av"] else ("av", "at")
-    shards = [(i, shard) for i, shard in enumerate(index.shards) if any(shard.count(kind) for kind in kinds)]  # type: ignore[arg-type]
-    total = sum(shard.count(kind) for _, shard in shards for kind in kinds)  # type: ignore[arg-type]
+    kinds: tuple[Kind, ...] = ("av",) if index.counts["av"] else ("av", "at")
+    shards = [(i, shard) for i, shard in enumerate(index.shards) if any(shard.count(kind) for kind in kinds)]
+    total = sum(shard.count(kind) for _, shard in shards for kind in kinds)
     if most_samples and total:
         shards = shards[:: max(1, total // most_samples)]
     own = {i: _of_shard(shard, kinds) for i, shard in shards[ranks.rank :: ranks.world]}
@@ -72,9 +73,9 @@ def latent_statistics(index: Index, ranks: Ranks, most_samples: int = 0) -> tupl
     return moments.mean.float()[None, None], std.float()[None, None]
 
 
-def _of_shard(info: ShardInfo, kinds: tuple[str, ...]) -> Moments:
+def _of_shard(info: ShardInfo, kinds: tuple[Kind, ...]) -> Moments:
     shard = info.open()
-    rows = sorted(row for kind in kinds for row in info.rows(kind))  # type: ignore[arg-type]
+    rows = sorted(row for kind in kinds for row in info.rows(kind))
     return _joined(Moments.of(shard[row].latent_mean) for row in rows)
 
 
