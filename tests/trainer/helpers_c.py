@@ -80,12 +80,18 @@ def made_up_samples(count: int, duration_s: float = 2.0, seed: int = 0, path: st
             caption=f"sound {i}",
             latent_mean=mean,
             latent_std=torch.full_like(mean, 0.05),
-            clip=torch.randn(lengths.clip, 64, generator=g).half() if kind == "av" else None,
-            sync=torch.randn(lengths.sync, 64, generator=g).half() if kind == "av" else None,
-            text=torch.randn(77, 16, generator=g).half(),
+            clip=_features(lengths.clip, 64, g) if kind == "av" else None,
+            sync=_features(lengths.sync, 64, g) * 8 if kind == "av" else None,
+            text=_features(77, 16, g),
         )
         found.append((sample, Record(sample.id, kind, sample.caption, path, 0.0, duration_s)))
     return found
+
+
+def _features(tokens: int, width: int, g: torch.Generator) -> torch.Tensor:
+    """Unit vectors that are much alike, as those of one video's frames or one text's tokens are."""
+    own = torch.randn(1, width, generator=g) + 0.5 * torch.randn(tokens, width, generator=g)
+    return torch.nn.functional.normalize(own, dim=-1).half()
 
 
 def made_up_shards(folder: Path, count: int, per_shard: int = 4, duration_s: float = 2.0, **options: Any) -> Path:

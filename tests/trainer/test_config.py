@@ -129,7 +129,7 @@ def test_overrides_take_the_place_of_the_files_values(minimal: str) -> None:
     assert isinstance(config.optim.lr, float)
     assert config.optim.betas == (0.8, 0.9)
     assert config.train.folder == "runs/new = one"
-    assert config.data.train == "s3://bucket/a b"
+    assert config.data.train == ("s3://bucket/a b",)
     assert config.train.compile is True
     spec = spec_of(config.model)
     assert spec is not None
