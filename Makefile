@@ -17,8 +17,10 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(RUN) scripts/demo.py demo_out
 
+# Two processes of one thread each: what most tests do is not parallel in itself.
+test: export OMP_NUM_THREADS = 1
 test: $(READY) lint types
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist worksteal
 
 # Full-size weights and long files: minutes, up to 16 GB of memory and 10 GB of disk in the temporary folder.
 test-slow: $(READY)

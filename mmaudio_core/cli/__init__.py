@@ -61,6 +61,7 @@ def run_command(program: str, args: argparse.Namespace) -> int:
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("mmaudio")
     log.addHandler(handler)
+    level = log.level
     log.setLevel(logging.ERROR if args.quiet else logging.INFO)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -81,6 +82,7 @@ def run_command(program: str, args: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
         log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _terminate(signum: int, frame: Any) -> None:

@@ -201,3 +201,10 @@ def test_interruption_leaves_nothing(signum: int, code: int, tmp_path: Path, vid
     # Python itself dies of the signal where an interrupt passed through exec of a text, as in imports; shells say 130 to both.
     assert (status if status >= 0 else 128 - status) == code, said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_log_is_left_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("mmaudio")
+    before = log.level, list(log.handlers)
+    assert main(["bench", "--variants", "nonsense", "--device", "cpu", "--quiet"]) == 2
+    assert (log.level, log.handlers) == before

@@ -152,13 +152,15 @@ def test_the_reading_ends_with_its_iterator(index: Index) -> None:
 def test_leaving_it_does_not_wait_for_a_server_that_fails(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "FIRST_PAUSE_S", 100.0)
     with serve(Path(index.shards[0].location).parent) as served:
-        batches = Stream(Index.load(served.address), OrderSettings(2, window_shards=1, lanes=1), ahead=1).batches()
+        stream = Stream(Index.load(served.address), OrderSettings(2, window_shards=1, lanes=1), ahead=1)
+        first = {shard for shard, _ in stream.order.batch(0, [0, 1])}
+        served.fail.update({f"shard-{number:06d}.safetensors": 1000 for number in set(range(len(KINDS))) - first})
+        batches = stream.batches()
         next(batches)
-        served.fail.update({f"shard-{number:06d}.safetensors": 1000 for number in range(len(KINDS))})
-        for _ in range(6):
-            if any(served.asked[name] and served.fail[name] < 1000 for name in served.fail):
-                break
-            next(batches)
+        began = time.monotonic()
+        while all(left == 1000 for left in served.fail.values()):
+            assert time.monotonic() - began < 10, "nothing was read ahead"
+            time.sleep(0.01)
         began = time.monotonic()
         batches.close()
         while any(thread.name.startswith("mmaudio shard") for thread in threading.enumerate()):
