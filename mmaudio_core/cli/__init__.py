@@ -29,17 +29,26 @@ INTERRUPTED, TERMINATED, OURS = 130, 143, 1
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with every subcommand; each module of ``COMMANDS`` adds its own arguments."""
+    """The parser of ``mmaudio`` with every subcommand."""
+    words = "Sound for silent video, from images or from text (MMAudio, arXiv 2412.15322)."
+    return command_parser("mmaudio", words, __name__, COMMANDS)
+
+
+def command_parser(program: str, description: str, package: str, names: Sequence[str]) -> argparse.ArgumentParser:
+    """A parser with a subcommand for each module ``names`` of ``package``, which has HELP, add_arguments(parser) and run(args).
+
+    An underscore in a module's name is a hyphen in the command's.
+    """
     parser = argparse.ArgumentParser(
-        prog="mmaudio",
-        description="Sound for silent video, from images or from text (MMAudio, arXiv 2412.15322).",
+        prog=program,
+        description=description,
         epilog="Exit codes: 0 done, 1 our error, 2 wrong arguments, 3 media, 4 weights, 5 download, 6 packages, 130 stopped.",
     )
     parser.add_argument("--version", action="version", version=f"mmaudio-graph {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        module = import_module(f".{name}", __name__)
-        sub = commands.add_parser(name, help=module.HELP, description=module.HELP)
+    for name in names:
+        module = import_module(f".{name}", package)
+        sub = commands.add_parser(name.replace("_", "-"), help=module.HELP, description=module.HELP)
         module.add_arguments(sub)
         sub.add_argument("--quiet", action="store_true", help="only errors, no progress and no table")
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
