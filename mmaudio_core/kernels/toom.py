@@ -17,8 +17,8 @@ from torch import Tensor
 
 from . import onednn
 
-BLOCK = 1 << 18
-"""Inputs that each thread works on at a time: so many that what is made of them stays in a cache."""
+BLOCK = 1 << 20
+"""Inputs that each thread works on at a time: few enough for the cache that cores share, so many that calls cost little."""
 BLOCK_TILES = 128
 """Tiles at least, so that the weights are not read too often."""
 

@@ -100,7 +100,8 @@ class Active:
         if self._short is not None:
             out.copy_(self._short[first : first + len(out)])
             return
-        rows = max(1, BLOCK * torch.get_num_threads() // out.shape[1])
+        parts = max(1, round(out.numel() / (BLOCK * torch.get_num_threads())))
+        rows = max(1, -(-len(out) // parts))  # even parts: a short last one costs as many calls
         for begin in range(0, len(out), rows):
             part = out[begin : begin + rows].zero_()
             self._snake.add_to(part, self._x[first + begin : first + begin + len(part) + 2 * SNAKE_REACH])
