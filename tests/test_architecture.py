@@ -30,7 +30,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 TRAINER_LEVELS: tuple[tuple[str, ...], ...] = (
     ("config", "engine"),
     ("data", "ema", "lora"),
-    ("extract", "flow", "adversarial"),
+    ("extract", "flow", "world", "adversarial"),
     ("export",),
     ("cli",),
     ("__main__",),

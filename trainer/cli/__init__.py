@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from mmaudio_core.cli import command_parser, run_command
 
-COMMANDS: tuple[str, ...] = ("scan", "check_data", "extract", "run", "export", "merge", "vae", "vocoder")
+COMMANDS: tuple[str, ...] = ("scan", "check_data", "extract", "run", "export", "merge", "vae", "vocoder", "world")
 """Modules of this folder, each a subcommand with HELP, add_arguments(parser), run(args); "check_data" is ``check-data``."""
 
 
