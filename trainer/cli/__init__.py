@@ -11,7 +11,20 @@ from collections.abc import Sequence
 
 from mmaudio_core.cli import command_parser, run_command
 
-COMMANDS: tuple[str, ...] = ("scan", "check_data", "extract", "run", "export", "merge", "vae", "vocoder", "world")
+COMMANDS: tuple[str, ...] = (
+    "scan",
+    "check_data",
+    "extract",
+    "run",
+    "export",
+    "family",
+    "merge",
+    "prove",
+    "vae",
+    "vocoder",
+    "world",
+    "score",
+)
 """Modules of this folder, each a subcommand with HELP, add_arguments(parser), run(args); "check_data" is ``check-data``."""
 
 

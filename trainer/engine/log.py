@@ -1,4 +1,4 @@
-"""A run's log: a line of JSON and TensorBoard's points, sounds and spectrograms."""
+"""The log of a run in steps: a line of JSON and TensorBoard's points, sounds and spectrograms."""
 
 from __future__ import annotations
 

@@ -1,0 +1,78 @@
+"""The recipe: its order, its memory, its errors; and the pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmaudio_core.errors import InputError
+from trainer.cli import build_parser
+from trainer.prove.picture import MARK, WIDTH, clip_picture, write_picture
+from trainer.prove.run import StageError, run_stages
+from trainer.prove.stages import SIZES, Stage, stages_of
+from trainer.world import make_clip
+
+WORLD = ("world", "w", "--clips", "1", "--workers", "1")
+SCAN = ("scan", "w/clips", "-o", "again.tsv", "--captions", "none")
+
+
+@pytest.mark.parametrize("size", sorted(SIZES))
+def test_stages_come_after_what_they_need_and_are_commands(size: str) -> None:
+    known: set[str] = set()
+    for stage in stages_of(size, 3):
+        assert set(stage.after) <= known
+        assert build_parser().parse_args(list(stage.command)).command == stage.command[0]
+        known.add(stage.name)
+    assert {"world", "vae", "vocoder", "sync", "clip", "flow", "score"} <= known
+
+
+def test_an_unknown_size() -> None:
+    with pytest.raises(InputError, match="huge"):
+        stages_of("huge", 0)
+
+
+def test_done_stages_are_not_run_again(tmp_path: Path) -> None:
+    stages = (Stage("world", WORLD), Stage("scan", SCAN, ("world",)))
+    reports: list[tuple[int, int]] = []
+    took = run_stages(stages, tmp_path, 2, lambda done, total: reports.append((done, total)))
+    assert (tmp_path / "again.tsv").is_file()
+    assert reports == [(1, 2), (2, 2)]
+    assert list(took) == ["world", "scan"]
+    (tmp_path / "again.tsv").unlink()
+    again = run_stages(stages, tmp_path, 2)
+    assert again.keys() == took.keys()
+    assert not (tmp_path / "again.tsv").exists()
+
+
+def test_a_stage_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"'scan' ended with exit code .*scan\.log"):
+        run_stages((Stage("scan", SCAN),), tmp_path, 1)
+    assert not (tmp_path / "stages" / "scan.json").exists()
+    took = run_stages((Stage("world", WORLD), Stage("scan", SCAN, ("world",))), tmp_path, 1)
+    assert set(took) == {"world", "scan"}
+
+
+def test_another_recipe_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "world.json").write_text(json.dumps({"command": ["world", "v"], "seconds": 1}))
+    with pytest.raises(InputError, match="another recipe"):
+        run_stages((Stage("world", WORLD),), tmp_path, 1)
+
+
+def test_marks_stand_where_strikes_are(tmp_path: Path) -> None:
+    clip = make_clip(3, scene="stick")
+    picture = clip_picture(clip, [(clip.samples, clip.sample_rate_hz)])
+    band = picture[WIDTH // 8]
+    marked = np.flatnonzero((band == np.array(MARK)).all(-1)) / WIDTH * 8
+    for event in clip.events:
+        assert np.abs(marked - event.time_s).min() < 0.02
+    # The loudest column of each second with a strike lies just after one.
+    spectrogram = picture[WIDTH // 8 + 12 :].astype(float).sum((0, 2))
+    first = clip.events[0].time_s
+    columns = slice(round((first - 0.2) * WIDTH / 8), round((first + 0.1) * WIDTH / 8))
+    rise = np.diff(spectrogram[columns]).argmax() + columns.start
+    assert abs(rise / WIDTH * 8 - first) < 0.05
+    assert write_picture(picture, tmp_path / "p.png").stat().st_size > 1000

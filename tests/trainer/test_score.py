@@ -1,0 +1,324 @@
+"""``mmaudio-train score``: a sound that fits scores well, others do not, and the numbers are what they are called."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmaudio_core.errors import InputError, WeightsError
+from mmaudio_core.metrics.onsets import Onsets
+from mmaudio_core.pipeline.files import EMBEDDED_FILE
+from mmaudio_core.pipeline.sample import SampleSettings
+from mmaudio_core.spec.audio import AUDIO_16K, AUDIO_44K
+from mmaudio_core.types import Audio, Features
+from trainer.cli import main
+from trainer.score.classifier import Classifier, load_classifier
+from trainer.score.learn import collect, train_classifier, varied
+from trainer.score.lines import LINES, SCORED_FROM, TRAINING_SEEDS, Sounds, Wishes
+from trainer.score.measure import KEYS, Ear, Heard, loudness_correlation, scores
+from trainer.score.run import score
+from trainer.score.strikes import JITTER_FRAMES, PATCH_FRAMES, at_peak, loudness_db, mel_patches, strikes_of
+from trainer.world import HELD_OUT_SEED, MATERIALS, Event, WorldClip, make_clip
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return train_classifier(seed=1, clips=70, steps=60, checked=12)
+
+
+@pytest.fixture(scope="module")
+def saved(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("classifier") / "c.safetensors"
+    classifier.save(path)
+    return path
+
+
+def noise(samples: int, level: float = 0.1, seed: int = 0) -> Tensor:
+    return level * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
+
+
+def test_loudness_is_that_of_the_tenth_of_a_second_after_the_time() -> None:
+    sound = torch.zeros(16_000)
+    sound[1600:3200], sound[3200:4000] = 0.1, 0.01
+    times_s = (0.1, 0.2, 0.5, 5.0)
+    half_of_it = 20 * math.log10(0.01 * math.sqrt(0.5))
+    assert loudness_db(sound, 16_000, times_s).tolist() == pytest.approx([-20, half_of_it, -100, -100], abs=1e-4)
+    assert loudness_db(sound, 16_000, ()).shape == (0,)
+
+
+def test_sounds_are_judged_at_one_level() -> None:
+    assert float(at_peak(noise(1000, 3.0)).abs().max()) == pytest.approx(0.95)
+    torch.testing.assert_close(at_peak(noise(1000, 1e-3)), at_peak(noise(1000, 0.5)))
+    assert not at_peak(torch.zeros(10)).any()
+
+
+def test_a_patch_shows_the_strike_always_at_the_same_place() -> None:
+    sound = torch.zeros(32_000)
+    sound[8000:9000], sound[28_000:28_500] = noise(1000), noise(500)
+    patches = mel_patches(sound, (0.5, 1.75, 0.0, 9.0))
+    assert patches.shape == (4, 80, PATCH_FRAMES + 2 * JITTER_FRAMES)
+    begins = [int((patch.mean(0) > -4.5).nonzero()[0]) for patch in patches[:2]]
+    assert begins[0] == begins[1]
+    assert patches[2].max() == patches[3].max() == -5
+    assert mel_patches(sound, ()).shape == (0, 80, PATCH_FRAMES + 2 * JITTER_FRAMES)
+
+
+def test_the_classifier_learns_and_is_the_same_from_the_same_seed(classifier: Classifier) -> None:
+    assert classifier.training.accuracy > 0.8
+    assert classifier.training.strikes > 30
+    patches, materials = collect(range(SCORED_FROM, SCORED_FROM + 12))
+    logits, features = classifier.judge(patches)
+    assert logits.shape == (len(materials), len(MATERIALS))
+    assert features.shape == (len(materials), 64)
+    assert float((logits.argmax(1) == materials).double().mean()) > 0.8
+    few = [train_classifier(seed=seed, clips=3, steps=2, checked=3).net.state_dict() for seed in (0, 0, 1)]
+    assert all(torch.equal(few[0][name], few[1][name]) for name in few[0])
+    assert not torch.equal(few[0]["classes.weight"], few[2]["classes.weight"])
+    with pytest.raises(InputError, match="0 clips"):
+        train_classifier(clips=0)
+
+
+def test_varied_patches_are_shifted_louder_and_over_noise() -> None:
+    patches = torch.full((8, 80, PATCH_FRAMES + 2 * JITTER_FRAMES), -1.0)
+    mel = varied(patches, torch.Generator().manual_seed(0))
+    assert mel.shape == (8, 80, PATCH_FRAMES)
+    means = mel.mean((1, 2))
+    assert means.std() > 0.1
+    assert (means + 1).abs().max() < 0.65
+    assert varied(patches - 4, torch.Generator().manual_seed(0)).min() >= -5
+
+
+def test_a_saved_classifier_is_the_same(classifier: Classifier, saved: Path, tmp_path: Path) -> None:
+    again = load_classifier(saved)
+    assert again.training == classifier.training
+    patches = noise(80 * 35 * 2, 1.0).reshape(2, 80, 35) - 2
+    for got, wanted in zip(again.judge(patches), classifier.judge(patches), strict=True):
+        assert torch.equal(got, wanted)
+    with pytest.raises(WeightsError, match="no material classifier"):
+        load_classifier(EMBEDDED_FILE)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(saved.read_bytes().replace(b"rubber", b"cheese"))
+    with pytest.raises(WeightsError, match="another version"):
+        load_classifier(other)
+
+
+def strike(time_s: float, material: str = "wood", strength: float = 0.5) -> Event:
+    return Event(time_s, "strike", material, strength)
+
+
+def test_loudness_correlation_is_within_clip_and_material() -> None:
+    strengths = (0.1, 0.2, 0.8)
+    wood = tuple(strike(k, "wood", s) for k, s in enumerate(strengths))
+    metal = tuple(strike(k, "metal", s) for k, s in enumerate(strengths))
+    fitting = torch.tensor([20 * math.log10(s) for s in strengths])
+    # Another clip's and another material's level make no difference.
+    assert loudness_correlation([wood, wood + metal], [fitting, torch.cat((fitting - 30, fitting + 9))]) == pytest.approx(1)
+    assert loudness_correlation([wood], [-fitting]) == pytest.approx(-1)
+    assert loudness_correlation([wood], [torch.full((3,), -100.0)]) == 0
+    assert loudness_correlation([wood[:1], metal[:1]], [fitting[:1], fitting[1:2]]) == 0
+    assert loudness_correlation([], []) == 0
+
+
+def heard(times_s: tuple[float, ...], classes: tuple[str, ...]) -> Heard:
+    logits = torch.stack([10.0 * (torch.arange(6) == MATERIALS.index(name)) for name in classes])
+    return Heard(Onsets(times_s, (5.0,) * len(times_s)), logits, logits, torch.arange(len(classes)) * 1.0)
+
+
+def test_scores_worked_by_hand() -> None:
+    strikes = [(strike(1.0), strike(2.0, "metal")), (), (strike(3.0, "water"),)]
+    nothing = Heard(Onsets((4.0,), (9.0,)), torch.empty(0, 6), torch.empty(0, 6), torch.empty(0))
+    truth = [heard((1.0, 2.2), ("wood", "metal")), nothing, heard((3.0,), ("water",))]
+    line = [heard((1.04, 2.2), ("wood", "glass")), nothing, heard((), ("water",))]
+    got = scores(strikes, line, truth)
+    assert tuple(got) == KEYS
+    assert got["onset_f1_50ms"] == pytest.approx(2 * 1 / 5)
+    assert got["onset_f1"] == pytest.approx(2 * 2 / 5)
+    assert got["onset_accuracy"] == 0.5
+    assert got["onset_ap"] == pytest.approx(2 / 3)
+    assert got["heard_onset_f1_50ms"] == pytest.approx(2 * 2 / 5)
+    assert got["material_accuracy"] == pytest.approx(2 / 3)
+    assert got["kl"] == pytest.approx(10 / 3, rel=0.01)
+    assert got["frechet_distance"] > 1
+    own = scores(strikes, truth, truth)
+    assert (own["kl"], own["material_accuracy"], own["heard_onset_ap"]) == (0, 1, 1)
+    assert own["frechet_distance"] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(InputError, match="hold 1 strikes"):
+        scores(strikes[2:], line[2:], truth[2:])
+
+
+def test_the_ear_hears_the_world_at_both_rates(classifier: Classifier) -> None:
+    clip = make_clip(0, AUDIO_44K.sample_rate_hz, scene="stick", pictures=False)
+    times_s = [event.time_s for event in strikes_of(clip)]
+    found = Ear(classifier).hear(0.01 * torch.from_numpy(clip.samples), clip)
+    assert found.onsets.times_s == pytest.approx(times_s, abs=0.01)
+    assert len(found.logits) == len(found.loudness_db) == len(times_s) > 2
+
+
+class StandIn:
+    """In the model's place: its pictures are the clip's first pixel, and what it makes is the true sound 40 ms late."""
+
+    audio = AUDIO_16K
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+        self.texts: list[str] = []
+
+    def read_frames(self, frames: Any, fps: float) -> Tensor:
+        assert (frames.shape, fps) == ((200, 224, 224, 3), 25)
+        return torch.from_numpy(frames[0, 0, 0].astype("float32"))
+
+    def encode_frames(self, frames: Tensor) -> Features:
+        return Features(clip=frames[None, None], sync=frames[None, None], duration_s=8.0)
+
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        self.texts += prompts
+        return torch.arange(len(prompts))[:, None, None]
+
+    def sample(self, features: Features, duration_s: float, seeds: list[int], settings: SampleSettings) -> Features:
+        assert (duration_s, settings.steps) == (8.0, 3)
+        self.seeds += seeds
+        return features
+
+    def decode(self, latents: Features) -> Features:
+        return latents
+
+    def vocode(self, features: Features) -> Audio:
+        clips = [make_clip(seed) for seed in self.seeds[-len(features.clip) :]]
+        for row, clip in zip(features.clip, clips, strict=True):
+            assert row[0].tolist() == clip.frames[0, 0, 0].tolist()
+        sounds = [torch.from_numpy(clip.samples).roll(640) for clip in clips]
+        return Audio(torch.stack(sounds)[:, None], 16_000)
+
+
+def test_each_line_scores_as_it_must(classifier: Classifier) -> None:
+    model, seen = StandIn(), []
+    tripper = SimpleNamespace(audio=AUDIO_16K, back=lambda samples: (None, samples + noise(len(samples), 1e-3)))
+    wishes = Wishes(7, seed=0, settings=SampleSettings(steps=3, batch_size=3))
+    values = score(model, tripper, classifier, wishes, lambda done, total: seen.append((done, total)))  # type: ignore[arg-type]
+    assert seen == [(3, 7), (6, 7), (7, 7)]
+    assert set(values) == {*LINES, "counts"}
+    assert all(tuple(values[line]) == KEYS for line in LINES)
+    assert all(math.isfinite(value) for line in LINES for value in values[line].values())
+    assert model.seeds == list(wishes.seeds)
+    assert model.texts == [make_clip(seed, pictures=False).captions[0] for seed in wishes.seeds]
+    assert values["counts"]["clips"] == 7
+    truth, late, trip = values["truth"], values["model"], values["round_trip"]
+    assert truth["onset_f1_50ms"] > 0.95
+    assert truth["material_accuracy"] > 0.8
+    assert truth["loudness_correlation"] > 0.8
+    assert trip["onset_f1_50ms"] > 0.9
+    assert late["onset_f1_50ms"] > 0.9
+    for line in ("silence", "shuffled"):
+        for key in (
+            "onset_f1_50ms",
+            "onset_f1",
+            "onset_ap",
+            "heard_onset_f1_50ms",
+            "material_accuracy",
+            "loudness_correlation",
+        ):
+            assert values[line][key] < truth[key] - 0.2, (line, key)
+        for key in ("frechet_distance", "kl"):
+            assert values[line][key] > late[key] >= truth[key], (line, key)
+    assert values["silence"]["onset_f1"] == values["silence"]["loudness_correlation"] == 0
+
+
+def test_text_alone_needs_no_pictures_and_pictures_alone_no_text(classifier: Classifier) -> None:
+    given: list[Features] = []
+
+    class Listening(StandIn):
+        def vocode(self, features: Features) -> Audio:
+            given.append(features)
+            return Audio(torch.zeros(1, 1, 128_000), 16_000)
+
+    settings = SampleSettings(steps=3, batch_size=1)
+    clip = make_clip(SCORED_FROM)
+    for wishes in (Wishes(1, settings=settings, video=False), Wishes(1, settings=settings, prompts="none")):
+        Sounds(Listening(), None, wishes).of("model", [clip])  # type: ignore[arg-type]
+    text, video = given
+    assert (text.clip, text.sync, text.duration_s) == (None, None, None)
+    assert text.text is not None
+    assert video.text is None
+    assert video.clip is not None
+    assert video.duration_s == 8.0
+
+
+def test_a_round_trip_gets_whole_tokens_and_is_cut_again() -> None:
+    lengths: list[int] = []
+
+    def back(samples: Tensor) -> tuple[None, Tensor]:
+        lengths.append(len(samples))
+        return None, samples
+
+    clip = make_clip(3, AUDIO_44K.sample_rate_hz, pictures=False)
+    sounds = Sounds(SimpleNamespace(), SimpleNamespace(audio=AUDIO_44K, back=back), Wishes(1))  # type: ignore[arg-type]
+    (sound,) = sounds.of("round_trip", [clip])
+    assert lengths == [345 * 1024]
+    torch.testing.assert_close(sound, at_peak(torch.from_numpy(clip.samples)))
+
+
+def test_shuffled_takes_a_training_clip_that_the_seed_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def make(seed: int, *args: Any, **options: Any) -> WorldClip:
+        taken.append(seed)
+        return make_clip(3, pictures=False)
+
+    clips = [SimpleNamespace(seed=SCORED_FROM + k, sample_rate_hz=16_000, samples=torch.zeros(9).numpy()) for k in range(20)]
+    monkeypatch.setattr("trainer.score.lines.make_clip", make)
+    for seed in (0, 0, 1):
+        Sounds(SimpleNamespace(), None, Wishes(20, seed=seed)).of("shuffled", clips)  # type: ignore[arg-type]
+    assert taken[:20] == taken[20:40] != taken[40:]
+    assert max(taken) < TRAINING_SEEDS < HELD_OUT_SEED <= SCORED_FROM
+    assert len(set(taken[:20])) > 15
+
+
+def test_the_command_without_the_model(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "score.json"
+    command = ["score", "--clips", "3", "--seed", "5", "--lines", "truth", "silence", "--classifier", str(saved)]
+    assert main([*command, "--json", str(out), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[1:3]] == ["truth", "silence"]
+    assert said[-1] == str(out)
+    values = json.loads(out.read_text(encoding="utf-8"))
+    assert list(values) == ["truth", "silence", "settings"]
+    assert tuple(values["truth"]) == KEYS
+    assert values["truth"]["onset_f1"] > values["silence"]["onset_f1"] == 0
+    settings = values["settings"]
+    assert (settings["clips"], settings["first_clip_seed"]) == (3, SCORED_FROM + 5)
+    assert settings["classifier"]["accuracy"] > 0.8
+    assert settings["weights"]["flow"] == str(EMBEDDED_FILE)
+
+
+def test_the_command_with_the_embedded_model(saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "score.json"
+    command = ["score", "--clips", "1", "--seed", "1", "--lines", "model", "--steps", "1", "--guidance", "1", "--device", "cpu"]
+    assert main([*command, "--weights", str(EMBEDDED_FILE), "--classifier", str(saved), "--json", str(out), "--quiet"]) == 0
+    values = json.loads(out.read_text(encoding="utf-8"))
+    assert all(math.isfinite(values["model"][key]) for key in KEYS)
+    assert (values["settings"]["steps"], values["settings"]["guidance"]) == (1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("--lines", "truth", "music"), 2, "'music' is unknown"),
+        (("--clips", "0"), 2, "0 clips"),
+        (("--seed", "-1"), 2, "from seed -1"),
+        (("--no-video", "--prompts", "none"), 2, "Neither prompts nor video"),
+        (("--json", "absent/score.json"), 2, "absent"),
+        (("--weights", "absent.safetensors"), 4, "absent.safetensors hold no whole model"),
+        (("--classifier", str(EMBEDDED_FILE)), 4, "no material classifier"),
+        (("--steps", "0"), 2, "steps = 0"),
+    ],
+)
+def test_wrong_wishes_are_refused(args: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "--quiet", *args]) == code
+    assert words in capsys.readouterr().err
