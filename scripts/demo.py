@@ -1,4 +1,4 @@
-"""The demo: draws a fresh silent clip of the small world, gives it sound with ``mmaudio generate``, leaves an mp4 and a picture.
+"""The demo: draws a silent clip of the small world, gives it sound with ``mmaudio generate``, leaves an mp4 and a picture.
 
 python scripts/demo.py [FOLDER] [--seed N]
 

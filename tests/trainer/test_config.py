@@ -151,7 +151,7 @@ def test_missing_configuration_names_ours() -> None:
 
 
 def test_published_variants_and_uses_have_a_file() -> None:
-    assert set(preset_names()) == {*VARIANTS, "finetune", "lora", "smoke_cpu"}
+    assert set(preset_names()) == {*VARIANTS, "finetune", "lora", "smoke_cpu", "world"}
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -177,7 +177,7 @@ def test_every_key_of_our_files_is_there_and_explained(name: str) -> None:
     wanted = to_table(RunConfig())
     if name != "lora":
         del wanted["lora"]
-    if name != "smoke_cpu":
+    if name not in ("smoke_cpu", "world"):
         del wanted["model"]["sizes"]
     assert _keys(parse_toml(text)) == _keys(wanted)
 

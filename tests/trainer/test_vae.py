@@ -247,6 +247,9 @@ def test_losses_by_hand() -> None:
     assert float(hinge_generator(made)) == pytest.approx(0.75)
     assert float(reconstruction(real, made)) == pytest.approx(2.0)
     assert float(reconstruction(real, made, torch.tensor(math.log(2.0)))) == pytest.approx(1.0 + math.log(2.0))
+    # A value at its mean or below counts once, one two deviations above it 1 + 2 * 2 times.
+    target = torch.tensor([-3.0, 0.0, 2.0])
+    assert float(reconstruction(target, target + 1, loud=2.0)) == pytest.approx((1 + 1 + 5) / 3)
 
 
 def test_a_trained_variance_finds_its_best(manifest: Path, tmp_path: Path) -> None:
@@ -257,7 +260,7 @@ def test_a_trained_variance_finds_its_best(manifest: Path, tmp_path: Path) -> No
 
 
 def test_presets() -> None:
-    assert preset_names(VAEConfig) == ["vae_16k", "vae_44k", "vae_smoke"]
+    assert preset_names(VAEConfig) == ["vae_16k", "vae_44k", "vae_smoke", "vae_world"]
     for name in ("vae_16k", "vae_44k"):
         found = load(VAEConfig, name)
         assert (found.train.batch, found.train.steps, found.optim.lr) == (512, 300_000, 2e-3)

@@ -215,7 +215,7 @@ def test_ranges_videos_and_peaks(tmp_path: Path) -> None:
 
 
 def test_presets() -> None:
-    assert preset_names(VocoderConfig) == ["vocoder_16k", "vocoder_44k", "vocoder_smoke"]
+    assert preset_names(VocoderConfig) == ["vocoder_16k", "vocoder_44k", "vocoder_smoke", "vocoder_world"]
     for name in ("vocoder_16k", "vocoder_44k"):
         found = load(VocoderConfig, name)
         assert vocoder_spec(found.model) == VOCODERS[found.model.audio]

@@ -114,9 +114,13 @@ class VAEModelConfig:
 
 @dataclass(frozen=True)
 class VAELossConfig:
-    """Weights of the parts of the generator's loss; ``learned_variance`` divides the reconstruction by a trained variance."""
+    """Weights of the parts of the generator's loss; ``learned_variance`` divides the reconstruction by a trained variance.
+
+    loud: what a value of the normalised mel counts more for each standard deviation that it lies above the mean.
+    """
 
     reconstruction: float = 1.0
+    loud: float = 0.0
     learned_variance: bool = False
     kl: float = 1e-6
     adversarial: float = 0.1

@@ -99,7 +99,7 @@ class VAETask:
 
     def generator_loss(self, piece: Piece, made: Made, playing: bool) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.loss
-        explained = reconstruction(piece.mel, made.mel, self.generator.log_variance)
+        explained = reconstruction(piece.mel, made.mel, self.generator.log_variance, weights.loud)
         kl = divergence(made.mean, made.std, piece.mel[0].numel())
         loss = weights.reconstruction * explained + weights.kl * kl
         parts = {"mel": (made.mel - piece.mel).detach().abs().mean(), "kl": kl}

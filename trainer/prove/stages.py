@@ -65,7 +65,11 @@ def stages_of(size: str, seed: int) -> tuple[Stage, ...]:
             for split in ("train", "val")
         ),
         Stage(
-            "flow", _words("run", "world", *_settings("runs/flow", much.steps["flow"], seed)), ("extract train", "extract val")
+            "flow",
+            _words(
+                "run", "world", *_settings("runs/flow", much.steps["flow"], seed), "--set", f"model.text_encoder={ENCODERS}"
+            ),
+            ("extract train", "extract val"),
         ),
         Stage(
             "export",
