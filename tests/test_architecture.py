@@ -30,7 +30,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 TRAINER_LEVELS: tuple[tuple[str, ...], ...] = (
     ("config", "engine"),
     ("data", "ema", "lora"),
-    ("extract", "flow", "world", "adversarial"),
+    ("extract", "flow", "world", "adversarial", "contrastive"),
     ("export", "score", "prove"),
     ("cli",),
     ("__main__",),

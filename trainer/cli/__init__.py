@@ -22,6 +22,8 @@ COMMANDS: tuple[str, ...] = (
     "prove",
     "vae",
     "vocoder",
+    "clip",
+    "sync",
     "world",
     "score",
 )
