@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mmaudio_core.errors import InputError
-from trainer.cli import build_parser
+from mmaudio_core.pipeline.files import EMBEDDED_FILE
+from mmaudio_core.weights.parts import open_part
+from trainer.cli import build_parser, main
+from trainer.config.checks import spec_of
+from trainer.config.load import load_run_config
 from trainer.prove.picture import MARK, WIDTH, clip_picture, write_picture
 from trainer.prove.run import StageError, run_stages
 from trainer.prove.stages import SIZES, Stage, stages_of
@@ -60,6 +65,23 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "stages" / "world.json").write_text(json.dumps({"command": ["world", "v"], "seconds": 1}))
     with pytest.raises(InputError, match="another recipe"):
         run_stages((Stage("world", WORLD),), tmp_path, 1)
+
+
+def test_a_family_holds_the_parts_and_an_untrained_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "encoders.safetensors"
+    assert main(["family", str(EMBEDDED_FILE), "-o", str(target), "--flow", "smoke_cpu"]) == 0
+    for kind in ("vae", "vocoder", "synchformer", "clip"):
+        found, given = open_part(target, kind), open_part(EMBEDDED_FILE, kind)
+        assert found.detected.spec == given.detected.spec
+        assert all(torch.equal(found.tensors[name], tensor) for name, tensor in given.tensors.items())
+    flow = open_part(target, "flow")
+    assert flow.detected.spec == spec_of(load_run_config("smoke_cpu").model)
+    capsys.readouterr()
+    assert main(["family", str(tmp_path / "none.pt"), "-o", str(tmp_path / "b.safetensors"), "--flow", "smoke_cpu"]) != 0
+    assert "There is no file" in capsys.readouterr().err
+    assert main(["family", str(EMBEDDED_FILE), "-o", str(tmp_path / "b.safetensors"), "--flow", "finetune"]) != 0
+    assert "model.base" in capsys.readouterr().err
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_marks_stand_where_strikes_are(tmp_path: Path) -> None:
