@@ -100,13 +100,13 @@ def frames_at(path: Path, times_s: Sequence[float], size: int) -> Tensor:
     with open_media(path) as container:
         stream = pick_video_stream(container, path.name)
         clock = StampClock(clock_offset(container), frame_step(stream))
-        matrices, to_rgb, matrix = MatrixReader(), RgbConverter(), None
+        matrices, to_rgb = MatrixReader(), RgbConverter()
 
         def pixels(frame: Any) -> Tensor:
-            return clip_frame(frame_pixels(frame, matrix, to_rgb)[None], size)[0]
+            return clip_frame(frame_pixels(frame, matrices.read(frame), to_rgb)[None], size)[0]
 
         for last in decode_tolerantly(container, stream):
-            matrix, stamp_s = matrices.read(last), clock.stamp(last)
+            stamp_s = clock.stamp(last)
             count = sum(time_s <= stamp_s for time_s in wanted)
             if count:
                 taken += [pixels(last)] * count

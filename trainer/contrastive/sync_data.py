@@ -23,9 +23,10 @@ AUDIO = AUDIO_16K
 FRAME_SAMPLES = round(AUDIO.sample_rate_hz / SYNC_FPS)
 SEGMENT_SAMPLES = SYNC_SEGMENT_FRAMES * FRAME_SAMPLES
 TOKEN_SAMPLES = SEGMENT_SAMPLES // SYNC_TOKENS_PER_SEGMENT
-MARGIN_FRAMES = 2
+MARGIN_FRAMES = 6
 MARGIN_SAMPLES = MARGIN_FRAMES * AUDIO.hop_samples
-"""Sound on both sides, so that the window of the first mel frame sees what was before it instead of a reflection."""
+"""Sound on both sides: 1.5 frames that the analysis would reflect, and 4 that the audio tower sees beside a segment, which must
+not show where a segment ends."""
 PEAK = 0.95
 """The largest sample of a clip, whatever it was recorded at (arXiv 2412.15322, appendix)."""
 LEAST_POWER = 1e-10
