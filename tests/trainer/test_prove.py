@@ -98,3 +98,14 @@ def test_marks_stand_where_strikes_are(tmp_path: Path) -> None:
     rise = np.diff(spectrogram[columns]).argmax() + columns.start
     assert abs(rise / WIDTH * 8 - first) < 0.05
     assert write_picture(picture, tmp_path / "p.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_whole_recipe_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prove", str(tmp_path), "--size", "smoke", "--quiet"]) == 0
+    told = capsys.readouterr().out
+    assert [line.rsplit(maxsplit=2)[0].strip() for line in told.splitlines()] == [s.name for s in stages_of("smoke", 0)]
+    score = json.loads((tmp_path / "score.json").read_text())
+    assert {"model", "truth", "round_trip", "silence", "shuffled"} <= score.keys()
+    assert score["truth"]["onset_f1_50ms"] > 0.9
+    assert (tmp_path / "family.safetensors").stat().st_size <= 30e6

@@ -9,20 +9,21 @@ from mmaudio_core.errors import InputError
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything: files of the world, and steps of each training."""
+    """How much of everything: files of the world, steps of each training, and what else is set for the flow network's."""
 
     clips: int
     sounds: int
     val: int
     steps: dict[str, int]
     score_clips: int
+    flow_changes: tuple[str, ...] = ()
 
 
 PARTS = ("vae", "vocoder", "sync", "clip")
 ENCODERS, FAMILY = "encoders.safetensors", "family.safetensors"
 SIZES = {
     "full": Size(2400, 800, 64, {"vae": 4000, "vocoder": 3000, "clip": 0, "sync": 0, "flow": 6000}, 200),
-    "smoke": Size(6, 2, 2, {"vae": 4, "vocoder": 2, "clip": 2, "sync": 2, "flow": 4}, 2),
+    "smoke": Size(6, 2, 2, {"vae": 4, "vocoder": 2, "clip": 2, "sync": 2, "flow": 4}, 2, ("optim.warmup_steps=0",)),
 }
 """Steps of 0 are those of the configuration. "smoke" shows that everything runs, in two minutes."""
 
@@ -67,7 +68,8 @@ def stages_of(size: str, seed: int) -> tuple[Stage, ...]:
         Stage(
             "flow",
             _words(
-                "run", "world", *_settings("runs/flow", much.steps["flow"], seed), "--set", f"model.text_encoder={ENCODERS}"
+                *("run", "world", *_settings("runs/flow", much.steps["flow"], seed)),
+                *("--set", f"model.text_encoder={ENCODERS}", *much.flow_changes),
             ),
             ("extract train", "extract val"),
         ),
