@@ -116,6 +116,10 @@ def test_a_feed_gives_the_pieces_of_each_step_with_their_draws(index: Index) -> 
         for batch, drawn in pieces:
             assert torch.equal(drawn.x0, make(step, batch).x0)
     assert feed.waited_s > 0
+    # Readers are told to stop and not waited for: one may be in the middle of a shard.
+    for thread in threading.enumerate():
+        if thread.name.startswith("mmaudio"):
+            thread.join(timeout=20)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("mmaudio")]
 
 
