@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import warnings
@@ -72,6 +73,9 @@ def started(device: str | None = None, timeout_s: float = TIMEOUT_S) -> Iterator
             ) from error
         raise
     finally:
+        # What still refers to the group keeps gloo's threads alive, and one that lets go of a tensor while the interpreter ends
+        # aborts the process.
+        gc.collect()
         # NCCL would wait here for work that a lost peer never answers.
         if dist.is_initialized() and (ended_well or ranks.device.type != "cuda"):
             dist.destroy_process_group()
