@@ -74,8 +74,9 @@ def started(device: str | None = None, timeout_s: float = TIMEOUT_S) -> Iterator
         raise
     finally:
         # What still refers to the group keeps gloo's threads alive, and one that lets go of a tensor while the interpreter ends
-        # aborts the process.
-        gc.collect()
+        # aborts the process. After an error the message comes first: torchrun soon kills what is left.
+        if ended_well:
+            gc.collect()
         # NCCL would wait here for work that a lost peer never answers.
         if dist.is_initialized() and (ended_well or ranks.device.type != "cuda"):
             dist.destroy_process_group()
