@@ -33,6 +33,21 @@ def load_run_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     return load_config(RunConfig, source, overrides, check_run)
 
 
+def preset_or_path(source: str, folder: Path, names: Sequence[str]) -> str:
+    """The file of one of our configurations ``names`` in ``folder``, or ``source`` itself where it is a path.
+
+    Raises:
+        InputError: when it is neither.
+    """
+    if source in names:
+        return str(folder / f"{source}.toml")
+    if not Path(source).expanduser().exists():
+        raise InputError(
+            f"There is no configuration {source!r}; give a TOML file, a run's folder or one of {', '.join(names)}."
+        )
+    return source
+
+
 def load_config(kind: type[T], source: str, overrides: Sequence[str], check: Callable[[T], None]) -> T:
     """The dataclass ``kind`` from a TOML file or preset, with ``section.key=value`` changes, given to ``check``."""
     path = config_path(source)

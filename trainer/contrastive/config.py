@@ -14,7 +14,7 @@ from mmaudio_core.errors import InputError
 from mmaudio_core.spec.model import CLIPSpec, SynchformerSpec
 from mmaudio_core.spec.timing import MIN_DURATION_S, SYNC_SEGMENT_FRAMES
 
-from ..config.load import load_config
+from ..config.load import load_config, preset_or_path
 
 PRESETS = Path(__file__).resolve().parents[1] / "configs" / "contrastive"
 T = TypeVar("T")
@@ -197,13 +197,7 @@ def load(kind: type[T], source: str, overrides: Sequence[str] = ()) -> T:
         InputError: no such file, no TOML, an unknown key, a value of a wrong type or out of range.
     """
     names = preset_names(kind)  # type: ignore[arg-type]
-    if source in names:
-        source = str(PRESETS / f"{source}.toml")
-    elif not Path(source).expanduser().exists():
-        raise InputError(
-            f"There is no configuration {source!r}; give a TOML file, a run's folder or one of {', '.join(names)}."
-        )
-    return load_config(kind, source, overrides, check)
+    return load_config(kind, preset_or_path(source, PRESETS, names), overrides, check)
 
 
 def check(config: Any) -> None:
