@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from ..errors import SpecError
 from .audio import AudioSpec, audio_for_latent_dim, audio_for_mel_bins
 
 HEAD_DIM = 64
+ABLATIONS = {"sync": ("frames", "visual", "none"), "rope": ("aligned", "plain", "none"), "mlp": ("conv", "linear")}
+"""Choices of ``FlowSpec``, the published one first."""
 T = TypeVar("T", bound="PartSpec")
 
 
@@ -56,7 +58,13 @@ def _positive(spec: PartSpec, *names: str) -> None:
 
 @dataclass(frozen=True)
 class FlowSpec(PartSpec):
-    """The flow network: ``width`` D, ``heads`` H of 64 channels, N1 joint and N2 audio-only blocks (arXiv 2412.15322, 3.3)."""
+    """The flow network: ``width`` D, ``heads`` H of 64 channels, N1 joint and N2 audio-only blocks (arXiv 2412.15322, 3.3).
+
+    The last three are the paper's ablations; no published network departs from their defaults. sync: Synchformer's features
+    modulate the audio "frames", are summed into the "visual" stream (which then has their frame rate), or "none" of them is
+    used. rope: positions of the visual stream "aligned" in time with the audio's, "plain" ones that count tokens, or "none" in
+    either stream. mlp: "conv" over time in the audio and visual blocks, or "linear".
+    """
 
     kind: ClassVar[str] = "flow"
     latent_dim: int
@@ -69,13 +77,24 @@ class FlowSpec(PartSpec):
     sync_dim: int = 768
     text_dim: int = 1024
     text_tokens: int = 77
+    sync: Literal["frames", "visual", "none"] = "frames"
+    rope: Literal["aligned", "plain", "none"] = "aligned"
+    mlp: Literal["conv", "linear"] = "conv"
 
     def __post_init__(self) -> None:
+        for name, choices in ABLATIONS.items():
+            if getattr(self, name) not in choices:
+                raise SpecError(f"The flow configuration has {name} = {getattr(self, name)!r}; use {' or '.join(choices)}.")
         _positive(self, "latent_dim", "width", "heads", "joint_blocks", "clip_dim", "sync_dim", "text_dim", "text_tokens")
         if self.width != self.heads * HEAD_DIM:
             raise SpecError(f"The flow width {self.width} is not {self.heads} heads of {HEAD_DIM} channels.")
         if self.audio_blocks < 0:
             raise SpecError(f"The flow configuration has audio_blocks = {self.audio_blocks}; 0 or more is needed.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """See ``PartSpec``; ablations only where there are some, so that older versions read what they can build."""
+        values = super().to_dict()
+        return {key: value for key, value in values.items() if value != ABLATIONS.get(key, (None,))[0]}
 
     @property
     def audio(self) -> AudioSpec:
@@ -88,7 +107,9 @@ class FlowSpec(PartSpec):
         for name, spec in VARIANTS.items():
             if spec == self:
                 return name
-        return f"custom (width {self.width}, {self.joint_blocks}+{self.audio_blocks} blocks{', v2' if self.v2 else ''})"
+        more = ["v2"] if self.v2 else []
+        more += [f"{name} {getattr(self, name)}" for name, choices in ABLATIONS.items() if getattr(self, name) != choices[0]]
+        return f"custom ({', '.join((f'width {self.width}', f'{self.joint_blocks}+{self.audio_blocks} blocks', *more))})"
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,9 @@ class Rotations(NamedTuple):
 class StreamBlock(nn.Module):
     """One stream's half of a transformer block: what surrounds the attention.
 
-    ``kernel`` 0 gives linear maps (text), 3 convolutions over time (audio and visual). ``attention_only`` is the form of
-    the visual and text streams in the last joint block: they feed attention and have no output.
+    ``kernel`` 0 gives linear maps (text), 3 convolutions over time (audio and visual), 1 their ablation.
+    ``attention_only`` is the form of the visual and text streams in the last joint block: they feed attention and have no
+    output.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class StreamBlock(nn.Module):
 class JointBlock(nn.Module):
     """Audio, visual and text streams that attend to all tokens together."""
 
-    def __init__(self, width: int, heads: int, last: bool, operations: Operations = TORCH) -> None:
+    def __init__(self, width: int, heads: int, last: bool, kernel: int = 3, operations: Operations = TORCH) -> None:
         super().__init__()
-        self.latent_block = StreamBlock(width, heads, kernel=3, operations=operations)
-        self.clip_block = StreamBlock(width, heads, kernel=3, attention_only=last, operations=operations)
+        self.latent_block = StreamBlock(width, heads, kernel, operations=operations)
+        self.clip_block = StreamBlock(width, heads, kernel, attention_only=last, operations=operations)
         self.text_block = StreamBlock(width, heads, kernel=0, attention_only=last, operations=operations)
 
     def forward(

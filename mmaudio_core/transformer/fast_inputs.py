@@ -66,7 +66,7 @@ def run_inputs(net: FlowNetwork, conditions: Conditions, empty: Conditions | Non
         rows=rows.to(clip.device),
         clip=clip,
         text=torch.cat([branch.text.expand(batch, -1, -1) for branch in branches]),
-        rope=rotations(rows.shape[1], clip.shape[1], clip.device),
+        rope=rotations(rows.shape[1], clip.shape[1], clip.device, net.spec.rope),
         guides=empty is not None,
     )
 

@@ -28,11 +28,12 @@ def _linear_projection(width_in: int, width: int, mlp: nn.Module, v2: bool, ops:
     return nn.Sequential(first, nn.SiLU(), mlp) if v2 else nn.Sequential(first, mlp)
 
 
-def rotations(latent_tokens: int, clip_tokens: int, device: torch.device | None = None) -> Rotations:
-    """Aligned RoPE tables, float32: a visual token turns as far as the audio token of the same instant."""
+def rotations(latent_tokens: int, clip_tokens: int, device: torch.device | None = None, rope: str = "aligned") -> Rotations:
+    """RoPE tables, float32. "aligned": a visual token turns as far as the audio token of the same instant; "plain": as far as
+    the audio token of the same number; "none": nothing turns."""
+    audio, visual = {"aligned": (1.0, latent_tokens / clip_tokens), "plain": (1.0, 1.0), "none": (0.0, 0.0)}[rope]
     return Rotations(
-        rope_table(latent_tokens, HEAD_DIM, device=device),
-        rope_table(clip_tokens, HEAD_DIM, latent_tokens / clip_tokens, device=device),
+        rope_table(latent_tokens, HEAD_DIM, audio, device=device), rope_table(clip_tokens, HEAD_DIM, visual, device=device)
     )
 
 
@@ -65,12 +66,13 @@ class FlowNetwork(nn.Module):
         self.global_cond_mlp = GatedMLP(width, ops)
         self.sync_pos_emb = nn.Parameter(torch.zeros(1, 1, SYNC_TOKENS_PER_SEGMENT, spec.sync_dim))
 
+        kernel = 3 if spec.mlp == "conv" else 1
         self.t_embed = TimestepEmbedder(width, spec.v2, ops)
         self.joint_blocks = nn.ModuleList(
-            JointBlock(width, spec.heads, last=i == spec.joint_blocks - 1, operations=ops) for i in range(spec.joint_blocks)
+            JointBlock(width, spec.heads, i == spec.joint_blocks - 1, kernel, ops) for i in range(spec.joint_blocks)
         )
         self.fused_blocks = nn.ModuleList(
-            StreamBlock(width, spec.heads, kernel=3, operations=ops) for _ in range(spec.audio_blocks)
+            StreamBlock(width, spec.heads, kernel, operations=ops) for _ in range(spec.audio_blocks)
         )
         self.final_layer = FinalLayer(width, spec.latent_dim, ops)
 
@@ -135,6 +137,10 @@ class FlowNetwork(nn.Module):
         sync = (sync.unflatten(1, (-1, SYNC_TOKENS_PER_SEGMENT)) + self.sync_pos_emb.to(sync)).flatten(1, 2)
         clip = self.clip_input_proj(clip)
         sync = self.sync_input_proj(sync)
+        if self.spec.sync == "visual":
+            clip = clip.index_select(1, upsampling_index(clip.shape[1], sync.shape[1]).to(clip.device)) + sync
+        if self.spec.sync != "frames":
+            sync = 0 * sync  # a part of the graph all the same, so that all ranks agree on what has gradients
         text = self.text_input_proj(text)
         index = upsampling_index(sync.shape[1], latent_tokens)
         return Conditions(
@@ -156,7 +162,7 @@ class FlowNetwork(nn.Module):
         clip, text = conditions.clip, conditions.text
         t = t.to(latent.device)
         x = self.audio_input_proj(latent.to(clip.dtype))
-        rope = rotations(x.shape[1], clip.shape[1], x.device)
+        rope = rotations(x.shape[1], clip.shape[1], x.device, self.spec.rope)
 
         c = self.t_embed(t.expand(x.shape[0]), clip.dtype) + self.global_cond_mlp(
             conditions.clip_pooled + conditions.text_pooled

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import SpecError, WeightsError
@@ -41,7 +41,7 @@ _SIGNS: dict[str, tuple[str, ...]] = {
 """Names (as our modules have them) that only this part has."""
 
 _UNSAID: dict[str, frozenset[str]] = {
-    "flow": frozenset(),
+    "flow": frozenset({"sync", "rope"}),
     "vae": frozenset(),
     "vocoder": frozenset({"block_dilations", "final_tanh"}),
     "synchformer": frozenset({"heads"}),
@@ -134,7 +134,7 @@ def read_spec(kind: str, shapes: Shapes, said: Mapping[str, Any] | None = None, 
         found = reader(normal_shapes(shapes, kind))
         if said is not None:
             # Checked as a whole first: unknown keys mean a file of a newer version.
-            stated = PART_KINDS[kind].from_dict(dict(said)).to_dict()
+            stated = asdict(PART_KINDS[kind].from_dict(dict(said)))
             for name, value in found.items():
                 if name not in _UNSAID[kind] and stated[name] != value:
                     raise WeightsError(

@@ -54,6 +54,7 @@ def read_flow(shapes: Shapes) -> dict[str, Any]:
         "sync_dim": _dim(shapes, "sync_input_proj.0.weight", 1),
         "text_dim": _dim(shapes, "text_input_proj.0.weight", 1),
         "text_tokens": _dim(shapes, "empty_string_feat", 0),
+        "mlp": "linear" if _dim(shapes, "joint_blocks.0.latent_block.ffn.w1.weight", 2) == 1 else "conv",
     }
 
 

@@ -149,10 +149,13 @@ class VocoderModelConfig:
 
 @dataclass(frozen=True)
 class VocoderLossConfig:
-    """mel_windows: samples of the windows of further mel spectrograms that are compared, beside the vocoder's own."""
+    """mel_windows: samples of the windows of further mel spectrograms that are compared, beside the vocoder's own. loud: what a
+    value counts more for each standard deviation that it lies above its segment's mean.
+    """
 
     mel: float = 45.0
     mel_windows: tuple[int, ...] = ()
+    loud: float = 0.0
     adversarial: float = 1.0
     features: float = 2.0
     adversarial_from: int = 1

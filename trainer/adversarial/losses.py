@@ -16,6 +16,8 @@ Judged = tuple[Tensor, list[Tensor]]
 """A discriminator's scores, of any shape, and the outputs of its inner layers."""
 BINS_PER_WINDOW = 16
 """Window samples for each mel bin of a further resolution, which leaves no band of the filter bank far too narrow."""
+LEAST_STD = 0.05
+"""Of a segment's log-mel: below, it is silence, in which nothing is louder than the rest."""
 HOPS = 4
 """Hops in the window of a further resolution."""
 
@@ -69,11 +71,14 @@ def reconstruction(target: Tensor, made: Tensor, log_variance: Tensor | None = N
 class MelLoss(nn.Module):
     """Mean absolute difference of log-mels: of the format's own and of further windows; a mean over the resolutions.
 
-    Several windows (arXiv 2306.06546) see both the pitch and the moment of a sound.
+    Several windows (arXiv 2306.06546) see both the pitch and the moment of a sound. loud: a value counts 1 + loud * d times
+    when it lies d > 0 standard deviations above the mean of its segment, so that a small vocoder learns the few lines of a
+    ringing thing rather than the chance of the noise between them.
     """
 
-    def __init__(self, audio: AudioSpec, windows: Sequence[int] = ()) -> None:
+    def __init__(self, audio: AudioSpec, windows: Sequence[int] = (), loud: float = 0.0) -> None:
         super().__init__()
+        self.loud = loud
         self.own = MelAnalysis(audio)
         with warnings.catch_warnings():
             # The lowest bands of short windows hold no frequency at all, which torchaudio warns of; they add nothing here.
@@ -82,9 +87,15 @@ class MelLoss(nn.Module):
 
     def forward(self, real: Tensor, made: Tensor) -> Tensor:
         """Samples (B, N) and (B, N) -> scalar."""
-        losses = [F.l1_loss(self.own(made), self.own(real))]
-        losses += [F.l1_loss(analysis(made), analysis(real)) for analysis in self.further]
+        losses = [self._distance(analysis(real), analysis(made)) for analysis in (self.own, *self.further)]
         return torch.stack(losses).mean()
+
+    def _distance(self, real: Tensor, made: Tensor) -> Tensor:
+        if not self.loud:
+            return F.l1_loss(made, real)
+        std, mean = torch.std_mean(real, (1, 2), keepdim=True)
+        above = ((real - mean) / std.clamp(min=LEAST_STD)).clamp(min=0)
+        return ((made - real).abs() * (1 + self.loud * above)).mean()
 
 
 def _resolution(audio: AudioSpec, window: int) -> AudioSpec:

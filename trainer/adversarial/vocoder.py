@@ -42,7 +42,7 @@ class VocoderTask:
             self.discriminator = VocoderDiscriminator(judge.periods, judge.windows, judge.channels).to(device)
         self.generator: BigVGAN = with_weight_norm_(vocoder.requires_grad_(True).train()).to(device)
         self.adversarial_from = config.loss.adversarial_from
-        self.mel_loss = MelLoss(self.spec.audio, config.loss.mel_windows).to(device)
+        self.mel_loss = MelLoss(self.spec.audio, config.loss.mel_windows, config.loss.loud).to(device)
 
     def take(self, samples: Tensor, places: Places) -> Piece:
         return Piece(samples, self.mel_loss.own(samples))

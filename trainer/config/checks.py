@@ -51,6 +51,9 @@ def spec_of(model: ModelConfig) -> FlowSpec | None:
         sizes.sync_dim,
         sizes.text_dim,
         sizes.text_tokens,
+        sizes.sync,
+        sizes.rope,
+        sizes.mlp,
     )
 
 
@@ -61,6 +64,8 @@ def _check_model(config: RunConfig) -> None:
     if not model.variant and not model.base:
         raise InputError("model.variant and model.base are both empty; name a variant to train or a file to start from.")
     spec = spec_of(model)
+    if model.base and model.empty != "published":
+        raise InputError(f'model.empty = "{model.empty}" is for a new network, and model.base brings its own; leave one out.')
     if config.lora.rank and not model.base:
         raise InputError("lora.rank asks for a LoRA, but model.base is empty; name the network's file that it is made for.")
     if config.lora.rank and not config.lora.targets:
@@ -81,6 +86,8 @@ def _check_ranges(config: RunConfig) -> None:
     _at_least(config.train, "train", 0, ("clip_norm", "seed"))
     _at_least(config.data, "data", 1, ("av_repeat", "window_shards"))
     _at_least(config.data, "data", 0, ("statistics_samples",))
+    if not 0 <= config.data.sound_share <= 1:
+        raise InputError(f"data.sound_share is {config.data.sound_share:g}; a share from 0 to 1 is needed.")
     _at_least(config.optim, "optim", 0, ("weight_decay", "warmup_steps", "decay_by"))
     _at_least(config.ema, "ema", 0, ("snapshot_every",))
     _at_least(config.checkpoint, "checkpoint", 1, ("keep",))

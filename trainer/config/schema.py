@@ -23,6 +23,9 @@ class SizesConfig:
     sync_dim: int = 768
     text_dim: int = 1024
     text_tokens: int = 77
+    sync: Literal["frames", "visual", "none"] = "frames"
+    rope: Literal["aligned", "plain", "none"] = "aligned"
+    mlp: Literal["conv", "linear"] = "conv"
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,15 @@ class ModelConfig:
     """variant: a published size, "custom" (see ``sizes``), or "" (that of ``base``).
 
     base: a flow network's file to start from; "" starts from random weights. text_encoder: CLIP's file, asked for the feature
-    of the empty text where there is no base; "" means the encoder of the embedded model.
+    of the empty text where there is no base; "" means the encoder of the embedded model. empty: what stands for a missing
+    input: learned tokens and the text encoder's feature of the empty text ("published"), learned ones for text too ("learned"),
+    or "zeros"; the last two are the paper's ablations.
     """
 
     variant: str = "small_16k"
     base: str = ""
     text_encoder: str = ""
+    empty: Literal["published", "learned", "zeros"] = "published"
     sizes: SizesConfig = field(default_factory=SizesConfig)
 
 
@@ -46,6 +52,9 @@ class DataConfig:
     av_repeat: how often a sample with video comes for one without. window_shards: shards that each of the order's lanes mixes
     with each other and holds. statistics_samples: samples that the latent statistics are taken from, about; 0 means all.
     verify: compare the hash of every shard that is read.
+
+    The paper's ablations: sound_share: share of the samples without video that is used. captions: whose captions are used: of
+    "all" samples, of those with "video", of those without ("sound"), of "none".
     """
 
     train: tuple[str, ...] = ()
@@ -54,6 +63,8 @@ class DataConfig:
     window_shards: int = 4
     statistics_samples: int = 0
     verify: bool = False
+    sound_share: float = 1.0
+    captions: Literal["all", "video", "sound", "none"] = "all"
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmaudio_core.autoencoder.mel import MelAnalysis
 from mmaudio_core.spec.timing import SYNC_TOKENS_PER_SEGMENT
 
-from .sync_data import AUDIO, SEGMENT_SAMPLES
+from .sync_data import AUDIO, MARGIN_FRAMES, SEGMENT_SAMPLES
 
 FRAMES_PER_TOKEN = SEGMENT_SAMPLES // AUDIO.hop_samples // SYNC_TOKENS_PER_SEGMENT
 CENTRE, SPREAD = -2.5, 1.25
@@ -16,6 +17,27 @@ CENTRE, SPREAD = -2.5, 1.25
 BLOCKS = 3
 REFLECTED_FRAMES = 2
 """Mel frames at each end of which the analysis has made up a part."""
+
+
+BANDS = 8
+"""Of neighbouring mel bins, in an outline."""
+
+
+class Outline(nn.Module):
+    """Segments of samples (B, N), with their margins -> what each token's 80 ms sound like (B, 8, ``values``): 5 frames of 8
+    bands of log-mel, normalised. No parameters."""
+
+    values = FRAMES_PER_TOKEN * BANDS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.analysis = MelAnalysis(AUDIO)
+
+    @torch.no_grad()
+    def forward(self, samples: Tensor) -> Tensor:
+        inner = self.analysis(samples)[..., MARGIN_FRAMES:-MARGIN_FRAMES]
+        bands = ((inner - CENTRE) / SPREAD).unflatten(1, (BANDS, -1)).mean(2)
+        return bands.unflatten(2, (SYNC_TOKENS_PER_SEGMENT, FRAMES_PER_TOKEN)).permute(0, 2, 3, 1).flatten(2)
 
 
 class Block(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from mmaudio_core.media.stamps import StampClock, clock_offset, frame_step
 from ..data.manifest import Row
 from ..data.probe import probe
 from ..engine.generators import generator_of
+from .kept import Kept
 from .rows import UselessError, span
 
 KEPT = 4
@@ -44,9 +43,7 @@ class FrameReader:
 
     def __init__(self, size: int, duration_s: float, kept: int, frames: int, seed: int, cache_bytes: int) -> None:
         self.size, self.duration_s, self.kept, self.frames, self.seed = size, duration_s, kept, frames, seed
-        self._cache_bytes, self._held_bytes = cache_bytes, 0
-        self._cache: OrderedDict[int, Tensor] = OrderedDict()
-        self._lock = threading.Lock()
+        self._cache: Kept[Tensor] = Kept(cache_bytes, torch.Tensor.numel)
 
     def __call__(self, number: int, row: Row, path: Path, generator: torch.Generator) -> Captioned:
         """See ``Rows``.
@@ -56,12 +53,7 @@ class FrameReader:
         """
         if not row.caption:
             raise UselessError("no caption")
-        with self._lock:
-            kept = self._cache.get(number)
-            if kept is not None:
-                self._cache.move_to_end(number)
-        if kept is None:
-            kept = self._keep(number, self._decoded(number, row, path))
+        kept = self._cache.get(number, lambda: self._decoded(number, row, path))
         chosen = torch.randperm(len(kept), generator=generator)[: self.frames].sort().values
         return Captioned(kept[chosen], row.caption)
 
@@ -77,15 +69,6 @@ class FrameReader:
         within = torch.rand(self.kept, generator=generator_of(self.seed, KEPT, number))
         times_s = start_s + (torch.arange(self.kept) + within) * (wanted_s / self.kept)
         return frames_at(path, times_s.tolist(), self.size)
-
-    def _keep(self, number: int, frames: Tensor) -> Tensor:
-        with self._lock:
-            if number not in self._cache:
-                self._cache[number] = frames
-                self._held_bytes += frames.numel()
-                while self._held_bytes > self._cache_bytes and self._cache:
-                    self._held_bytes -= self._cache.popitem(last=False)[1].numel()
-        return frames
 
 
 def frames_at(path: Path, times_s: Sequence[float], size: int) -> Tensor:

@@ -136,20 +136,26 @@ class SyncModelConfig:
 
 @dataclass(frozen=True)
 class SyncDataConfig(DataConfig):
-    """segments: of each clip in a step."""
+    """segments: of each clip in a step. kept_segments: of each clip, drawn once, of which those are drawn; 0 reads the clip
+    anew each time and draws from all of it. cache_mb: of those, kept in memory.
+    """
 
     segments: int = 4
+    kept_segments: int = 0
+    cache_mb: int = 2048
 
 
 @dataclass(frozen=True)
 class SyncLossConfig:
-    """segments, tokens: weights of the contrasts of segments and of the 80 ms in a segment; 0 leaves one out.
+    """segments, tokens: weights of the contrasts of segments and of the 80 ms in a segment; outline: that of the squared error
+    of a rough log-mel foretold from what is seen; 0 leaves one out.
 
     temperature: at the beginning; both are trained. quiet_db: what is this far below the clip's loudest 80 ms is not heard.
     """
 
     segments: float = 1.0
     tokens: float = 1.0
+    outline: float = 0.0
     temperature: float = 0.1
     quiet_db: float = -30.0
 
@@ -217,15 +223,16 @@ def check(config: Any) -> None:
         least["data"] |= {"frames": 1, "kept_frames": config.data.frames, "cache_mb": 0}
         least["loss"] = {"tokens": 0}
     else:
-        least["data"] |= {"segments": 1}
-        least["loss"] = {"segments": 0, "tokens": 0}
+        kept = config.data.segments if config.data.kept_segments else 0
+        least["data"] |= {"segments": 1, "kept_segments": kept, "cache_mb": 0}
+        least["loss"] = {"segments": 0, "tokens": 0, "outline": 0}
     for section, keys in least.items():
         for key, bound in keys.items():
             if getattr(getattr(config, section), key) < bound:
                 raise InputError(f"{section}.{key} is {getattr(getattr(config, section), key):g}; {bound:g} or more is needed.")
     _check_shares(config)
-    if isinstance(config, SyncConfig) and not config.loss.segments + config.loss.tokens:
-        raise InputError("loss.segments and loss.tokens are both 0; one weight above 0 is needed.")
+    if isinstance(config, SyncConfig) and not config.loss.segments + config.loss.tokens + config.loss.outline:
+        raise InputError("loss.segments, loss.tokens and loss.outline are all 0; one weight above 0 is needed.")
     if not config.model.base:
         _ = clip_spec(config.model) if isinstance(config, ClipConfig) else sync_spec(config.model)
 

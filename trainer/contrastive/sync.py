@@ -1,5 +1,5 @@
-"""Synchformer's visual tower as a task: segments against their sound, as its authors' first stage (arXiv 2401.16423), and the
-80 ms of a segment against theirs."""
+"""Synchformer's visual tower as a task: segments against their sound, as its authors' first stage (arXiv 2401.16423), the 80 ms
+of a segment against theirs, and a rough log-mel of each 80 ms foretold from what is seen."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmaudio_core.features.synchformer import SynchformerVisual
@@ -16,19 +17,20 @@ from mmaudio_core.spec.model import SynchformerSpec
 from mmaudio_core.spec.timing import SYNC_FPS, SYNC_SEGMENT_FRAMES
 from mmaudio_core.weights.build import build_module
 
-from .audio import AudioTower
+from .audio import AudioTower, Outline
 from .augment import augment
 from .config import SyncConfig, sync_spec
+from .kept import Kept
 from .losses import both, contrast, pairs, similarities
 from .retrieval import offset_s, top1
 from .rows import Rows
 from .step import Place, load_base
-from .sync_data import SegmentReader, Segments
+from .sync_data import SegmentReader, Segments, bytes_of
 
 CHUNK = 16
 """Segments that are measured at once."""
 POSITION_STD = 0.02
-MOTION_GAIN = 4.0
+MOTION_GAIN, STILL_GAIN, CONSTANT_STD = 16.0, 0.15, 0.5
 
 
 class Batch(NamedTuple):
@@ -43,19 +45,19 @@ class Batch(NamedTuple):
 
 
 class Head(nn.Module):
-    """Features (..., D) less what they have in common, to the space of the contrast.
+    """Features (..., D) less what they have in common -> (..., out), the space of the contrast or what is foretold.
 
     Without that, features of an untrained tower differ so little beside what they share that all cosines are one, and
     training ends where it begins: in one feature for everything.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, out: int, bias: bool = False) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(width, affine=False)
-        self.linear = nn.Linear(width, width, bias=False)
+        self.linear = nn.Linear(width, out, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.norm(x.flatten(0, -2)).view_as(x))
+        return self.linear(self.norm(x.flatten(0, -2))).unflatten(0, x.shape[:-1])
 
 
 class AudioSide(nn.Module):
@@ -66,8 +68,10 @@ class AudioSide(nn.Module):
         self.tower = AudioTower(width)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.tokens_log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
-        self.seen_segment, self.heard_segment = Head(width), Head(width)
-        self.seen_token, self.heard_token = Head(width), Head(width)
+        self.seen_segment, self.heard_segment = Head(width, width), Head(width, width)
+        self.seen_token, self.heard_token = Head(width, width), Head(width, width)
+        self.outline = Outline()
+        self.foretold = Head(width, self.outline.values, bias=True)
 
     def segments(self, seen: Tensor, heard: Tensor) -> Tensor:
         """Tokens (N, 8, D) of N segments, seen and heard -> logits (N, N)."""
@@ -104,7 +108,9 @@ class SyncTask:
     def rows(self, split: str, held_out: bool = False) -> Rows[Segments]:
         data = self.config.data
         segments = 0 if held_out else data.segments
-        reader = SegmentReader(self.spec.image_size, data.duration_s, segments, self.config.loss.quiet_db)
+        cache: Kept[Segments] = Kept(data.cache_mb << 20, bytes_of)
+        quiet_db, kept = self.config.loss.quiet_db, data.kept_segments
+        reader = SegmentReader(self.spec.image_size, data.duration_s, segments, quiet_db, kept, self.config.train.seed, cache)
         return Rows(Path(data.manifest).expanduser(), split, reader)
 
     def loss(self, items: Sequence[Segments], place: Place) -> tuple[Tensor, dict[str, Tensor]]:
@@ -119,17 +125,21 @@ class SyncTask:
             count = len(items)
             logits = self.others.tokens(*(x.unflatten(0, (count, -1)).flatten(1, 2) for x in (seen, heard)))
             parts["loss/tokens"] = contrast(logits, *token_pairs(batch))
+        if weights.outline:
+            # Squared, so that the few loud instants, which are what matters, count more than many quiet ones.
+            parts["loss/outline"] = F.mse_loss(self.others.foretold(seen), self.others.outline(batch.samples))
         total = torch.zeros((), device=self.device)
-        for name, weight in (("loss/segments", weights.segments), ("loss/tokens", weights.tokens)):
-            total = total + weight * parts[name] if weight else total
+        for name, value in parts.items():
+            total = total + getattr(weights, name.removeprefix("loss/")) * value
         return total, parts
 
     @torch.no_grad()
     def measure(self, items: Sequence[Segments]) -> dict[str, float]:
         """How often a segment finds its sound among those of its clip, and a token among the 8 of its segment, where something
-        is heard; and how far beside it a token looks."""
+        is heard; how far beside it a token looks; and the share of the outlines' variance that is foretold."""
         self.others.eval()
-        found: dict[str, list[float]] = {"held_out/segment": [], "held_out/token": [], "held_out/offset_s": []}
+        found: dict[str, list[float]] = {f"held_out/{name}": [] for name in ("segment", "token", "offset_s")}
+        missed, there_is = [], []
         chances = []
         step_s = SYNC_SEGMENT_FRAMES / SYNC_FPS / self.spec.temporal_tokens
         for item in items:
@@ -150,6 +160,9 @@ class SyncTask:
             own = torch.eye(tokens.shape[-1], dtype=torch.bool, device=self.device).expand_as(tokens)
             found["held_out/token"].append(top1(tokens, own, there))
             found["held_out/offset_s"].append(offset_s(tokens, step_s, there))
+            outline = self.others.outline(batch.samples)
+            missed.append((self.others.foretold(seen) - outline).square().mean())
+            there_is.append(outline)
         self.others.train()
         if not chances:
             return {}
@@ -157,6 +170,7 @@ class SyncTask:
         chance = {
             "held_out/segment_chance": sum(chances) / len(chances),
             "held_out/token_chance": 1 / self.spec.temporal_tokens,
+            "held_out/outline": 1 - float(torch.stack(missed).mean() / torch.cat(there_is).var(unbiased=False)),
         }
         return means | chance
 
@@ -199,13 +213,17 @@ def token_pairs(batch: Batch) -> tuple[Tensor, Tensor]:
 def _begin(module: SynchformerVisual) -> None:
     """Positions and class tokens begin small and different from each other; the core builds them as zeros.
 
-    Half of the tubelets' filters begin as differences of their two halves in time: what moves is what sounds, and is little
-    beside what stands still.
+    Half of the tubelets' filters begin as differences of their two halves in time, and the other half small beside a constant:
+    what moves is what sounds, and is little beside what stands still, which norms would otherwise make as large as it.
     """
     for name, parameter in module.named_parameters():
         if name.endswith(("_embed", "cls_token")):
             nn.init.trunc_normal_(parameter, std=POSITION_STD)
     weight = module.patch_embed_3d.proj.weight  # D, 3, frames, patch, patch
-    moving, half = weight[: len(weight) // 2], weight.shape[2] // 2
+    moving, still, half = weight[: len(weight) // 2], weight[len(weight) // 2 :], weight.shape[2] // 2
     moving[:, :, -half:] = -moving[:, :, :half]
     moving *= MOTION_GAIN
+    still *= STILL_GAIN
+    bias = module.patch_embed_3d.proj.bias
+    assert bias is not None
+    nn.init.normal_(bias, std=CONSTANT_STD)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,6 +16,8 @@ from mmaudio_core.spec.timing import SYNC_FPS, SYNC_SEGMENT_FRAMES, SYNC_SEGMENT
 
 from ..data.manifest import Row
 from ..data.probe import SILENT_PEAK, probe
+from ..engine.generators import generator_of
+from .kept import Kept
 from .rows import UselessError, span
 
 AUDIO = AUDIO_16K
@@ -30,6 +32,8 @@ not show where a segment ends."""
 PEAK = 0.95
 """The largest sample of a clip, whatever it was recorded at (arXiv 2412.15322, appendix)."""
 LEAST_POWER = 1e-10
+KEPT = 6
+"""Distinguishes the draw of the segments that are kept of a clip."""
 UNUSED_SIZE = 16
 """Pixels of a side of frames that nobody looks at."""
 
@@ -49,18 +53,27 @@ class Segments:
     quiet: Tensor
 
 
+def bytes_of(segments: Segments) -> int:
+    """Of memory, about."""
+    return segments.frames.numel() + 4 * segments.samples.numel()
+
+
 @dataclass(frozen=True)
 class SegmentReader:
     """Rows to ``segments`` drawn segments of a clip, on the pipeline's grid of 8 frames from a drawn frame on.
 
     Whole clips are read and cut, since which frame stands for which instant depends on where the reading began. 0 segments
-    are all that do not overlap, from the first frame on.
+    are all that do not overlap, from the first frame on. kept: segments that are drawn of a clip once, of which each step's are
+    drawn; 0 draws from the whole clip each time, which then is read each time. cache: holds what is kept.
     """
 
     size: int
     duration_s: float
     segments: int
     quiet_db: float
+    kept: int = 0
+    seed: int = 0
+    cache: Kept[Segments] = field(default_factory=lambda: Kept(0, bytes_of))
 
     def __call__(self, number: int, row: Row, path: Path, generator: torch.Generator) -> Segments:
         """See ``Rows``.
@@ -68,6 +81,14 @@ class SegmentReader:
         Raises:
             UselessError, MediaError: no pictures, no sound, silence, or too short.
         """
+        if not self.kept or not self.segments:
+            return self._read(number, row, path, self.segments, generator)
+        own = generator_of(self.seed, KEPT, number)
+        found = self.cache.get(number, lambda: self._read(number, row, path, self.kept, own))
+        chosen = torch.randperm(self.kept, generator=generator)[: self.segments].sort().values
+        return Segments(number, found.frames[chosen], found.samples[chosen], found.starts[chosen], found.quiet[chosen])
+
+    def _read(self, number: int, row: Row, path: Path, segments: int, generator: torch.Generator) -> Segments:
         found = probe(path)
         if not found.has_video or not found.has_sound:
             raise UselessError("no sound" if found.has_video else "no video")
@@ -78,7 +99,7 @@ class SegmentReader:
         frames = video.sync
         assert frames is not None
         samples = heard(path, start_s, len(frames))
-        starts = self._starts(len(frames), generator)
+        starts = self._starts(len(frames), segments, generator)
         power = samples.unfold(0, TOKEN_SAMPLES, TOKEN_SAMPLES).square().mean(-1)
         floor = max(LEAST_POWER, float(power.max()) * 10 ** (self.quiet_db / 10))
         padded = F.pad(samples, (MARGIN_SAMPLES, MARGIN_SAMPLES))
@@ -88,15 +109,15 @@ class SegmentReader:
         pictures = torch.stack([frames[s : s + SYNC_SEGMENT_FRAMES] for s in starts.tolist()])
         return Segments(number, pictures, cut, starts, inner.square().mean(-1) < floor)
 
-    def _starts(self, frames: int, generator: torch.Generator) -> Tensor:
-        if not self.segments:
+    def _starts(self, frames: int, segments: int, generator: torch.Generator) -> Tensor:
+        if not segments:
             return torch.arange(0, frames - SYNC_SEGMENT_FRAMES + 1, SYNC_SEGMENT_FRAMES)
-        spare = frames - SYNC_SEGMENT_FRAMES - (self.segments - 1) * SYNC_SEGMENT_STRIDE
+        spare = frames - SYNC_SEGMENT_FRAMES - (segments - 1) * SYNC_SEGMENT_STRIDE
         if spare < 0:
-            raise UselessError("too short", f"{frames} frames at 25 a second do not hold {self.segments} segments.")
+            raise UselessError("too short", f"{frames} frames at 25 a second do not hold {segments} segments.")
         first = int(torch.randint(min(spare + 1, SYNC_SEGMENT_STRIDE), (), generator=generator))
         places = (frames - SYNC_SEGMENT_FRAMES - first) // SYNC_SEGMENT_STRIDE + 1
-        chosen = torch.randperm(places, generator=generator)[: self.segments].sort().values
+        chosen = torch.randperm(places, generator=generator)[:segments].sort().values
         return first + SYNC_SEGMENT_STRIDE * chosen
 
 

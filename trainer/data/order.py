@@ -35,6 +35,7 @@ class OrderSettings:
     """global_batch: samples of a step over all ranks. av_repeat: how often a sample with video comes per epoch.
 
     window_shards: shards over which a lane shuffles. lanes: None takes as many as batch and shards allow, 16 at most.
+    sound_share: share of the samples without video that is used, always the same ones of a seed.
     """
 
     global_batch: int
@@ -42,8 +43,11 @@ class OrderSettings:
     av_repeat: int = 1
     window_shards: int = 4
     lanes: int | None = None
+    sound_share: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.sound_share <= 1:
+            raise InputError(f"sound_share = {self.sound_share:g} was given; it must be from 0 to 1.")
         for name in ("global_batch", "av_repeat", "window_shards"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)} was given; it must be 1 or more.")
@@ -79,12 +83,12 @@ class Order:
 
     def __init__(self, shards: Sequence[ShardInfo], settings: OrderSettings) -> None:
         self.settings = settings
-        self._rows = [(len(shard), torch.tensor(shard.rows("av"), dtype=torch.int32)) for shard in shards]
+        self._rows = [self._used(number, shard) for number, shard in enumerate(shards)]
         visits = [
             (number, turn)
-            for number, (count, with_video) in enumerate(self._rows)
+            for number, (rows, with_video) in enumerate(self._rows)
             for turn in range(settings.av_repeat if len(with_video) else 1)
-            if count
+            if len(rows)
         ]
         if not visits:
             raise InputError("The data set holds no samples; see its bad.jsonl for what was left out and why.")
@@ -151,8 +155,18 @@ class Order:
         return epoch * even + (lane + (epoch - 1) * odd) // self.lanes - (lane - odd) // self.lanes
 
     def _rows_of(self, shard: int, turn: int) -> Tensor:
-        count, with_video = self._rows[shard]
-        return torch.arange(count, dtype=torch.int32) if turn == 0 else with_video
+        rows, with_video = self._rows[shard]
+        return rows if turn == 0 else with_video
+
+    def _used(self, number: int, shard: ShardInfo) -> tuple[Tensor, Tensor]:
+        """int32 (rows,) of a shard for its first visit, and of those the ones with video."""
+        with_video = torch.tensor(shard.rows("av"), dtype=torch.int32)
+        rows = torch.arange(len(shard), dtype=torch.int32)
+        if self.settings.sound_share == 1:
+            return rows, with_video
+        chance = torch.rand(len(shard), generator=_generator(self.settings.seed, -2, number))
+        chance[with_video.long()] = 0
+        return rows[chance < max(self.settings.sound_share, 1e-9)], with_video
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """Visits in the order of ``epoch``, and how many samples come before each, with the sum at the end."""

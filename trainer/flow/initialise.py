@@ -38,6 +38,9 @@ def make_network(config: ModelConfig, seed: int) -> FlowNetwork:
         network = FlowNetwork(spec)
     network = network.to_empty(device="cpu")
     initialise_(network, seed)
+    network.empty_string_feat.requires_grad_(config.empty == "learned")
+    for empty in (network.empty_clip_feat, network.empty_sync_feat):
+        empty.requires_grad_(config.empty != "zeros")
     return network.train()
 
 

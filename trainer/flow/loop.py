@@ -29,7 +29,7 @@ from ..lora.inject import draw_dropout
 from .feed import Feed
 from .fixed import fixed_samples
 from .log import Log
-from .objective import Draws, draws
+from .objective import Draws, draws, without_captions
 from .optim import learning_rate
 from .preview import Preview
 from .setup import load_data, make_stream, make_trained, same_run
@@ -103,7 +103,9 @@ class Run:
     def draws(self, step: int, batch: Batch) -> Draws:
         """This batch's draws, on the CPU."""
         config = self.config
-        return draws(config.train.seed, step, batch.positions, self.index.widths.latent, self.trained.spec, config.dropout)
+        latent, spec = self.index.widths.latent, self.trained.spec
+        made = draws(config.train.seed, step, batch.positions, latent, spec, config.dropout)
+        return without_captions(made, batch, config.data.captions)
 
     def begin(self) -> None:
         """What is measured before the first step of a new run."""

@@ -76,6 +76,17 @@ def draws(
     )
 
 
+def without_captions(draws: Draws, batch: Batch, captions: str) -> Draws:
+    """The same draws, with text left out where ``captions`` ("all", "video", "sound", "none") says so."""
+    used = {
+        "all": torch.ones_like(batch.has_video),
+        "video": batch.has_video,
+        "sound": ~batch.has_video,
+        "none": torch.zeros_like(batch.has_video),
+    }[captions]
+    return replace(draws, drop_text=draws.drop_text | ~used)
+
+
 def kept(draws: Draws) -> Draws:
     """The same draws with every input left in, as for validation."""
     none = torch.zeros_like(draws.drop_clip)

@@ -63,7 +63,7 @@ def make_stream(config: RunConfig, index: Index, ranks: Ranks) -> Stream:
         InputError: when the global batch does not divide among ranks and accumulation.
     """
     train, data = config.train, config.data
-    settings = OrderSettings(train.global_batch, train.seed, data.av_repeat, data.window_shards)
+    settings = OrderSettings(train.global_batch, train.seed, data.av_repeat, data.window_shards, sound_share=data.sound_share)
     positions = rank_positions(ranks.rank, ranks.world, train.global_batch)
     return Stream(index, settings, positions, train.accumulation, pin=ranks.device.type == "cuda", verify=data.verify)
 
@@ -82,7 +82,8 @@ def make_trained(config: RunConfig, index: Index, ranks: Ranks, resumed: bool) -
             mean, std = latent_statistics(index, ranks, config.data.statistics_samples)
             network.latent_mean.copy_(mean)
             network.latent_std.copy_(std)
-            network.empty_string_feat.copy_(empty_text_feature(config.model, network.spec))
+            if config.model.empty == "published":
+                network.empty_string_feat.copy_(empty_text_feature(config.model, network.spec))
     lora = config.lora
     if lora.rank:
         add_lora(network, lora.rank, lora.alpha, lora.targets, dropout=lora.dropout, seed=config.train.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .effects import Backdrop, draw_lasting, splash
+from .effects import Backdrop, Bursts, draw_lasting, splash
 from .motion import tool_at
 from .plan import DURATION_S, SIZE, Distractor, Hit, Scene
 from .sprites import disc, put, stick, thing
@@ -12,7 +12,7 @@ from .sprites import disc, put, stick, thing
 FPS = 25
 STICKS = ((196, 60, 48), (60, 150, 70), (240, 190, 60), (120, 80, 180))
 BALLS = ((230, 120, 40), (40, 160, 210), (220, 60, 140), (250, 230, 90))
-SHAKE_PX, SHAKE_S = 5.0, 0.09
+SHAKE_PX, SHAKE_S = 9.0, 0.09
 """How far a thing moves at a strike of strength 1, and how fast that dies out."""
 
 
@@ -25,9 +25,9 @@ def draw_frames(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         if kind == "stick":
             tools.append(stick(STICKS[int(rng.integers(len(STICKS)))]))
         else:
-            tools.append(disc(float(rng.uniform(8, 12)), BALLS[int(rng.integers(len(BALLS)))], (250, 250, 250), 0.6))
+            tools.append(disc(float(rng.uniform(11, 15)), BALLS[int(rng.integers(len(BALLS)))], (250, 250, 250), 0.6))
     drops = rng.uniform(-1, 1, (24, 2))
-    lasting = draw_lasting(scene, rng)
+    lasting, bursts = draw_lasting(scene, rng), Bursts()
     extras = [disc(7, d.colour) for d in scene.distractors]
     frames = np.empty((round(DURATION_S * FPS), SIZE, SIZE, 3), np.uint8)
     for k in range(len(frames)):
@@ -41,6 +41,7 @@ def draw_frames(scene: Scene, rng: np.random.Generator) -> np.ndarray:
             put(frame, picture, one.x - one.width / 2 + sway, one.top + down)
         for kind, hits, picture in zip(scene.tools, scene.strikers, tools, strict=True):
             _tool(frame, scene, kind, hits, picture, time_s, sway)
+            bursts.draw(frame, scene, hits, time_s, sway)
             splash(frame, scene, hits, drops, time_s, sway)
         lasting(frame, time_s, sway)
         frames[k] = _zoomed(frame, scene.camera.zoom) if time_s >= scene.camera.cut_s else frame

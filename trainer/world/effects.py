@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .plan import FLOOR_Y, SIZE, Hit, Lasting, Scene
-from .sprites import FINE, disc, flat, grid, put, stick
+from .sprites import FINE, burst, disc, flat, grid, put, stick
 
 MARGIN = 16
 Draw = Callable[[np.ndarray, float, float], None]
@@ -16,6 +16,9 @@ ROLL_TRAVEL = 118.0
 """Pixels of a plank that a ball rolls along at the most."""
 SCRAPE_TRAVEL = 44.0
 TURNS = 24
+BURST_S = 0.12
+BURST_LEAST, BURST_MORE = 14.0, 26.0
+"""Pixels of a mark's radius for strength 0, and what strength 1 adds."""
 
 
 class Backdrop:
@@ -51,6 +54,29 @@ def splash(frame: np.ndarray, scene: Scene, hits: tuple[Hit, ...], drops: np.nda
         for dy in (0, 1):
             for dx in (0, 1):
                 frame[rows + dy, columns + dx] = (150, 200, 250)
+
+
+class Bursts:
+    """Marks of strikes, larger for a hard one, growing until they are gone: when and how hard something is struck shows in
+    every picture of the first ``BURST_S``, also where the tool is small."""
+
+    def __init__(self) -> None:
+        self._pictures: dict[int, np.ndarray] = {}
+
+    def draw(self, frame: np.ndarray, scene: Scene, hits: tuple[Hit, ...], time_s: float, sway: float) -> None:
+        for hit in hits:
+            since = time_s - hit.time_s
+            if not 0 <= since < BURST_S:
+                continue
+            radius = round((0.55 + 0.45 * since / BURST_S) * (BURST_LEAST + BURST_MORE * hit.strength))
+            picture = self._picture(radius)
+            one = scene.things[hit.thing]
+            put(frame, picture, one.x - radius + sway, one.top - radius)
+
+    def _picture(self, radius: int) -> np.ndarray:
+        if radius not in self._pictures:
+            self._pictures[radius] = burst(radius)
+        return self._pictures[radius]
 
 
 def draw_lasting(scene: Scene, rng: np.random.Generator) -> Draw:
@@ -100,7 +126,7 @@ def _scrape(scene: Scene, rng: np.random.Generator) -> Draw:
         one = _current(scene.lasting, time_s)
         along = SCRAPE_TRAVEL * place(one, time_s)
         lifted = 0 if one.start_s <= time_s < one.end_s else 14
-        put(frame, picture, plank.x + along - 11 + sway, plank.top - 92 - lifted)
+        put(frame, picture, plank.x + along - picture.shape[1] / 2 + sway, plank.top - 92 - lifted)
 
     return draw
 

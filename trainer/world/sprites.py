@@ -9,6 +9,7 @@ from .plan import Thing
 
 FINE = 3
 """Samples per pixel and direction while drawing, so that edges are smooth."""
+BURST_RAYS = 8
 Sprite = np.ndarray
 
 
@@ -44,12 +45,22 @@ def disc(radius: float, colour: tuple[int, int, int], mark: tuple[int, int, int]
 
 
 def stick(colour: tuple[int, int, int]) -> Sprite:
-    """An upright stick with a round head at its lower end: 22 wide, 92 high, the head's lowest point in the last row."""
-    y, x = grid(92, 22)
-    head = (y - 81.5) ** 2 + (x - 11) ** 2 <= 10.2**2
-    shaft = (np.abs(x - 11) < 2.6) & (y < 76)
+    """An upright stick with a round head at its lower end: 28 wide, 92 high, the head's lowest point in the last row."""
+    y, x = grid(92, 28)
+    head = (y - 78.5) ** 2 + (x - 14) ** 2 <= 13.2**2
+    shaft = (np.abs(x - 14) < 3.2) & (y < 72)
     rgb = np.where(head[..., None], np.asarray(colour), np.asarray((214, 190, 150)))
     return flat(head | shaft, rgb)
+
+
+def burst(radius: float) -> Sprite:
+    """Rays to all sides from a bright middle, as far as ``radius``: what comics draw where something is struck."""
+    y, x = grid(2 * radius, 2 * radius)
+    y, x = y - radius, x - radius
+    far, turn = np.hypot(y, x) / radius, np.arctan2(y, x)
+    rays = far < 0.45 + 0.55 * np.abs(np.cos(BURST_RAYS / 2 * turn)) ** 3
+    rgb = np.where((far < 0.45)[..., None], np.asarray((255, 252, 226)), np.asarray((255, 214, 64)))
+    return flat(rays, rgb)
 
 
 def thing(one: Thing) -> Sprite:
