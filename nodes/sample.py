@@ -44,7 +44,8 @@ def sampling_inputs() -> list[Any]:
             "solver",
             options=list(SOLVERS),
             default="euler",
-            tooltip="euler: fixed steps. dopri5: adaptive, hundreds of evaluations, ignores steps.",
+            tooltip="euler: fixed steps. midpoint: two evaluations a step. "
+            "dopri5: adaptive, hundreds of evaluations, ignores steps.",
         ),
     ]
 

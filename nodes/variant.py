@@ -22,7 +22,8 @@ def variant_inputs() -> list[Any]:
             "variant",
             options=names(),
             default=names()[0],
-            tooltip="The tiny one is in the pack and untrained: it shows that everything works. large_44k_v2 sounds best.",
+            tooltip="The tiny one is in the pack and knows only a small made-up world: it shows that everything works. "
+            "large_44k_v2 sounds best.",
         ),
         io.Combo.Input(
             "download",

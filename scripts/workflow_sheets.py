@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OURS = "MMAudioGraph"
-TINY = "tiny (embedded, untrained)"
+TINY = "tiny (embedded)"
 VIDEO_FILE, SOUND_FILE, LORA_FILE = "example.mp4", "example.flac", "mmaudio_example_lora.safetensors"
 NOTE_CHARACTERS, NOTE_LINE = 52, 13
 VARIANT_WORDS = (
-    f"It runs at once with **{TINY}**, which shows the way and makes noise. For real sound choose another *variant*, "
-    "such as large_44k_v2."
+    f"It runs at once with **{TINY}**, which knows the small made-up world that it was trained on and nothing else. "
+    "For real sound choose another *variant*, such as large_44k_v2."
 )
 
 
@@ -113,8 +113,8 @@ def text_to_audio(sheet: Sheet) -> None:
     sheet.note = (
         "**Sound from words alone.** Write what should be heard and how long, in *duration_s* of the latent. Model, VAE and "
         "encoders are loaded one by one here; Synchformer is not needed and stays unloaded.\n\n"
-        "It runs at once with the embedded, untrained files. For real sound put files into models/mmaudio and choose them; "
-        "model, VAE and vocoder must be of one sample rate."
+        "It runs at once with the embedded files, which know a small made-up world and nothing else. For real sound put "
+        "files into models/mmaudio and choose them; model, VAE and vocoder must be of one sample rate."
     )
     sheet.column("Load")
     model = sheet.ours("LoadModel", model_file=TINY)

@@ -31,7 +31,8 @@ TRAINER_LEVELS: tuple[tuple[str, ...], ...] = (
     ("config", "engine"),
     ("data", "ema", "lora"),
     ("extract", "flow", "world", "adversarial", "contrastive"),
-    ("export", "score", "prove"),
+    ("export", "score"),
+    ("prove",),
     ("cli",),
     ("__main__",),
 )

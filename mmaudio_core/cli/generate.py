@@ -40,7 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="where in the video to begin (default 0)")
     parser.add_argument("--steps", type=int, default=25, help="Euler steps (default 25)")
     parser.add_argument("--cfg", type=float, default=4.5, help="guidance strength; 1 or less turns it off (default 4.5)")
-    parser.add_argument("--solver", choices=("euler", "dopri5"), default="euler", help="dopri5: adaptive, slow, reference")
+    parser.add_argument(
+        "--solver",
+        choices=("euler", "midpoint", "dopri5"),
+        default="euler",
+        help="midpoint: two evaluations a step; dopri5: adaptive, slow, reference",
+    )
     parser.add_argument("--seed", type=int, default=0, help="one seed, one sound, on any device (default 0)")
     parser.add_argument("--count", type=int, default=1, help="takes per prompt, with seeds SEED, SEED+1, ... (default 1)")
     parser.add_argument("--batch-size", type=int, default=4, help="takes that go through the network together (default 4)")

@@ -16,7 +16,9 @@ from ..weights.locate import KINDS, PREFERENCE, FoundFile, best_variant, choose,
 EMBEDDED = "tiny"
 EMBEDDED_FILE = Path(__file__).resolve().parents[1] / "assets" / "tiny.safetensors"
 EMBEDDED_WARNING = (
-    "The embedded model 'tiny' is UNTRAINED: it runs the whole chain, but what it makes is noise, not the sound of your video."
+    "The embedded model 'tiny' knows ONLY A SMALL MADE-UP WORLD (things struck, rolled and scraped, rain, wind, an engine): "
+    "for a real video it makes sounds of that world, not the video's own. It was trained on clips of 8 s; at other durations "
+    "its sound runs away from the pictures."
 )
 
 

@@ -15,7 +15,7 @@ from ...mmaudio_core.weights.registry import belongs
 log = logging.getLogger("mmaudio")
 
 FOLDER = "mmaudio"
-EMBEDDED_NAME = "tiny (embedded, untrained)"
+EMBEDDED_NAME = "tiny (embedded)"
 MAX_REMEMBERED = 8192
 
 

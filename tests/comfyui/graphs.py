@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 PREFIX = "MMAudioGraph"
-TINY = "tiny (embedded, untrained)"
+TINY = "tiny (embedded)"
 
 
 class Graph:

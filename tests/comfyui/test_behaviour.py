@@ -19,7 +19,7 @@ from .weights import write_flow
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.timeout(1200)]
 
-OTHER = FlowSpec(20, 128, 2, joint_blocks=2, audio_blocks=2, v2=False, clip_dim=64, sync_dim=64, text_dim=16)
+OTHER = FlowSpec(20, 128, 2, joint_blocks=2, audio_blocks=2, v2=False, clip_dim=64, sync_dim=128, text_dim=64)
 
 
 def text_chain(seed: int, steps: int = 4, sampler: str = "ours", seconds: float = 2.0) -> Graph:

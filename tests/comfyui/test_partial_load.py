@@ -16,7 +16,7 @@ from .weights import write_flow, write_lora
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.timeout(900)]
 
-SPEC = FlowSpec(20, 128, 2, joint_blocks=3, audio_blocks=3, v2=True, clip_dim=64, sync_dim=64, text_dim=16)
+SPEC = FlowSpec(20, 128, 2, joint_blocks=3, audio_blocks=3, v2=True, clip_dim=64, sync_dim=128, text_dim=64)
 SCRIPT = Path(__file__).with_name("inside") / "partial_load.py"
 
 

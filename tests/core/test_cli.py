@@ -41,7 +41,15 @@ def test_generate_a_video_with_sound(video: Path, tmp_path: Path, capsys: pytest
     assert main(["generate", str(video), "--duration", "1.5", "--steps", "2", "--output", str(out)]) == 0
     said = capsys.readouterr()
     assert said.out.strip() == str(out)
-    for word in ("UNTRAINED", "mmaudio download", "Variant tiny", "sampling", "total", "MiB", "1.500 s of sound at 16000 Hz"):
+    for word in (
+        "SMALL MADE-UP WORLD",
+        "mmaudio download",
+        "Variant tiny",
+        "sampling",
+        "total",
+        "MiB",
+        "1.500 s of sound at 16000 Hz",
+    ):
         assert word in said.err
     samples, rate_hz = load_audio(out)
     assert rate_hz == 16_000

@@ -168,7 +168,7 @@ def test_a_second_run_of_the_same_shapes_takes_over_its_own_conditions() -> None
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("solver", ["euler", "dopri5"])
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "dopri5"])
 def test_same_latents(solver: Any) -> None:
     net = network()
     settings = SampleSettings(steps=5, solver=solver, batch_size=2)

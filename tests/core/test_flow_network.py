@@ -125,6 +125,9 @@ def test_dopri5_is_the_limit_of_euler() -> None:
     exact = sampled(SampleSettings(solver="dopri5"))
     errors = [(sampled(SampleSettings(steps)) - exact).norm().item() for steps in (25, 100)]
     assert errors[1] < errors[0] / 3
+    second = [(sampled(SampleSettings(steps, solver="midpoint")) - exact).norm().item() for steps in (12, 50)]
+    assert second[0] < errors[0], "better at as many evaluations"
+    assert second[1] < second[0] / 10, "of second order"
 
 
 @pytest.mark.parametrize("v2", [False, True])

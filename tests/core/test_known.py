@@ -12,7 +12,7 @@ from mmaudio_core.pipeline.model import MMAudio
 from mmaudio_core.pipeline.sample import Known, SampleSettings, sample_latents
 from mmaudio_core.sampling.known import keeping, seconds_mask
 from mmaudio_core.sampling.noise import draw_noise
-from mmaudio_core.sampling.solvers import dormand_prince, euler
+from mmaudio_core.sampling.solvers import dormand_prince, euler, midpoint
 from mmaudio_core.types import Features
 
 FAST = SampleSettings(steps=3)
@@ -91,7 +91,7 @@ def test_keeping_stays_on_the_line_to_what_is_known() -> None:
             assert torch.allclose(x[:, :2], ((1 - t) * noise + t * known)[:, :2], atol=1e-5)
 
 
-@pytest.mark.parametrize("solver", ["euler", "dopri5"])
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "dopri5"])
 def test_solvers_begin_where_they_are_told(solver: str) -> None:
     """dx/dt = 2 t x: x(1) = exp(1 - start^2) x(start)."""
     x, start = torch.full((1, 1, 1), 2.0, dtype=torch.float64), 0.6
@@ -101,7 +101,12 @@ def test_solvers_begin_where_they_are_told(solver: str) -> None:
         times.append(float(t))
         return 2 * float(t) * x
 
-    out = euler(growth, x, 2000, start=start) if solver == "euler" else dormand_prince(growth, x, start=start)
+    solve = {
+        "euler": lambda: euler(growth, x, 2000, start=start),
+        "midpoint": lambda: midpoint(growth, x, 400, start=start),
+        "dopri5": lambda: dormand_prince(growth, x, start=start),
+    }
+    out = solve[solver]()
     assert float(out) == pytest.approx(2 * torch.tensor(1 - start**2).exp().item(), rel=1e-3 if solver == "euler" else 1e-6)
     assert min(times) == pytest.approx(start)
     assert max(times) <= 1

@@ -161,12 +161,12 @@ def test_a_duration_beyond_the_end_is_cut_with_a_word(model: MMAudio, video: Pat
     assert any("ends after 2.40 s" in m for m in caplog.messages)
 
 
-def test_the_untrained_model_says_so(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_the_embedded_model_says_what_it_knows(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     with caplog.at_level(logging.INFO, "mmaudio"):
         model = mmaudio_core.load(weights=tmp_path)
     assert model.variant == "tiny"
     text = " ".join(caplog.messages)
-    assert "UNTRAINED" in text
+    assert "SMALL MADE-UP WORLD" in text
     assert "mmaudio download" in text
     assert str(tmp_path) in text
 

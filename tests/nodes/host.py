@@ -20,7 +20,7 @@ PACK = "/x/custom_nodes/mmaudio-graph_x_0"
 """A module name such as ComfyUI gives: the folder's path, with dots replaced."""
 PREFIX = "MMAudioGraph"
 FAKES = ("comfy", "comfy_api", "comfy_execution", "folder_paths")
-TINY = "tiny (embedded, untrained)"
+TINY = "tiny (embedded)"
 
 _kept: dict[str, ModuleType] = {}
 

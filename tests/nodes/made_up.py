@@ -14,7 +14,7 @@ from mmaudio_core.weights.build import build_module
 from mmaudio_core.weights.convert import write_family
 
 SPECS_44K: dict[str, PartSpec] = {
-    "flow": FlowSpec(40, 64, 1, joint_blocks=1, audio_blocks=1, clip_dim=64, sync_dim=64, text_dim=16),
+    "flow": FlowSpec(40, 64, 1, joint_blocks=1, audio_blocks=1, clip_dim=64, sync_dim=128, text_dim=64),
     "vae": VAESpec(128, 40, 16),
     "vocoder": VocoderSpec(128, 64, (8, 4, 2, 2, 2, 2), (16, 8, 4, 4, 4, 4), final_bias=False, final_tanh=False),
 }

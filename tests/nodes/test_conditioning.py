@@ -29,8 +29,8 @@ def given_features(host: Host, clip: bool, sync: bool, text: bool, duration_s: f
     made = torch.Generator().manual_seed(0)
     return host.of("mmaudio_core.types").Features(
         clip=torch.randn(1, 16, 64, generator=made) if clip else None,
-        sync=torch.randn(1, 40, 64, generator=made) if sync else None,
-        text=torch.randn(1, 77, 16, generator=made) if text else None,
+        sync=torch.randn(1, 40, 128, generator=made) if sync else None,
+        text=torch.randn(1, 77, 64, generator=made) if text else None,
         duration_s=duration_s,
     )
 
@@ -38,8 +38,8 @@ def given_features(host: Host, clip: bool, sync: bool, text: bool, duration_s: f
 @pytest.mark.parametrize("present", PRESENT, ids=str)
 def test_packing_and_unpacking(host: Host, present: tuple[bool, bool, bool]) -> None:
     conditioning, features = host.of("nodes.host.conditioning"), given_features(host, *present)
-    packed = conditioning.pack(features, 77, 16)
-    assert packed[0][0].shape == (1, 77, 16)
+    packed = conditioning.pack(features, 77, 64)
+    assert packed[0][0].shape == (1, 77, 64)
     back = conditioning.unpack(packed, "positive")
     assert back.duration_s == 2.0
     for name in ("clip", "sync", "text"):
@@ -52,7 +52,7 @@ def test_packing_and_unpacking(host: Host, present: tuple[bool, bool, bool]) -> 
 def test_the_model_fills_in_its_own_empty_features(host: Host, net: Any, present: tuple[bool, bool, bool]) -> None:
     """The same as the core does with the same features missing."""
     conditioning, features = host.of("nodes.host.conditioning"), given_features(host, *present)
-    [[text, values]] = conditioning.pack(features, 77, 16)
+    [[text, values]] = conditioning.pack(features, 77, 64)
     lengths = host.of("mmaudio_core.spec.timing").sequence_lengths(2.0, net.spec.audio)
     filled = conditioning.complete(net, text, values, lengths.latent)
     ours = net.project(filled[conditioning.CLIP], filled[conditioning.SYNC], filled["text"], lengths.latent)
@@ -113,14 +113,14 @@ def test_every_number_of_tokens_stands_for_a_duration_that_needs_it(host: Host, 
 def test_a_still_picture_is_repeated(host: Host, net: Any) -> None:
     conditioning = host.of("nodes.host.conditioning")
     features = host.of("mmaudio_core.types").Features(clip=torch.randn(1, 1, 64))
-    [[text, values]] = conditioning.pack(features, 77, 16)
+    [[text, values]] = conditioning.pack(features, 77, 64)
     filled = conditioning.complete(net, text, values, 63)
     assert torch.equal(filled[conditioning.CLIP], features.clip.expand(1, 16, 64))
 
 
 def test_features_of_another_duration(host: Host, net: Any) -> None:
     conditioning = host.of("nodes.host.conditioning")
-    [[text, values]] = conditioning.pack(given_features(host, True, True, True), 77, 16)
+    [[text, values]] = conditioning.pack(given_features(host, True, True, True), 77, 64)
     error = host.of("mmaudio_core.errors").InputError
     with pytest.raises(error, match=r"cover 2 s, which needs a latent of 63 tokens, and the latent has 94 \(3 s\); connect"):
         conditioning.complete(net, text, values, 94)
@@ -131,7 +131,7 @@ def test_conditioning_of_other_nodes(host: Host, net: Any) -> None:
     for wrong in ([], [[torch.zeros(1, 77, 768), {"pooled_output": None}]]):
         with pytest.raises(error, match="connect the positive and negative outputs of 'MMAudio: Encode Prompt'"):
             conditioning.unpack(wrong, "positive")
-    one = conditioning.pack(given_features(host, False, False, True), 77, 16)
+    one = conditioning.pack(given_features(host, False, False, True), 77, 64)
     with pytest.raises(error, match="positive conditioning combines 2 prompts"):
         conditioning.unpack(one + one, "positive")
     with pytest.raises(error, match=r"features of shape \(1, 77, 768\)"):

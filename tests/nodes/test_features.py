@@ -46,7 +46,7 @@ def test_images_with_a_rate(host: Host, encoders: Any) -> None:
     features, duration_s = host.run("ExtractFeatures", encoders=encoders, images=pictures(40), fps=20.0).args
     assert duration_s == features.duration_s == 2.0
     assert features.clip.shape == (1, 16, 64)
-    assert features.sync.shape == (1, 40, 64)
+    assert features.sync.shape == (1, 40, 128)
     assert features.text is None
     assert encoders.loaded() == ("clip image", "synchformer")
 

@@ -159,10 +159,10 @@ def test_features_are_encoded_once_for_many_prompts(host: Host, pipeline: Any, m
     assert len(runs) == 1
 
 
-def test_the_untrained_model_says_so(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_embedded_model_says_what_it_knows(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "mmaudio"):
         host.run("LoadPipeline", variant=TINY)
-    assert "UNTRAINED" in caplog.text
+    assert "SMALL MADE-UP WORLD" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_the_old_prompt_runs(old: Host, caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_it_equals_the_all_in_one_node(old: Host) -> None:
-    pipeline = old.run("LoadPipeline", variant="tiny (embedded, untrained)")[0]
+    pipeline = old.run("LoadPipeline", variant="tiny (embedded)")[0]
     shown = {"images": pictures(32), "fps": 16.0, "prompt": "steps", "negative_prompt": "music", "seed": 3, "steps": 2}
     new = old.run("Generate", pipeline=pipeline, duration_s=1.5, **shown)[0]
     out = sample(old, duration=1.5, **shown)

@@ -49,7 +49,7 @@ def existing(net: Any) -> tuple[str, ...]:
 
 def velocity(host: Host, model: Any) -> torch.Tensor:
     net, made = model.model.diffusion_model, torch.Generator().manual_seed(9)
-    x, clip, sync, text = (torch.randn(1, *shape, generator=made) for shape in ((20, 63), (16, 64), (40, 64), (77, 16)))
+    x, clip, sync, text = (0.1 * torch.randn(1, *shape, generator=made) for shape in ((20, 63), (16, 64), (40, 128), (77, 64)))
     with torch.inference_mode():
         host.fake("comfy.model_management").load_models_gpu([model])
         return net(x, torch.tensor([0.4]), context=text, mmaudio_clip=clip, mmaudio_sync=sync)
@@ -94,7 +94,7 @@ def test_the_sampler_uses_it(host: Host, model: Any) -> None:
     write_plain(host.loras / "a.safetensors", lora(net, existing(net)))
     patched = host.run("LoadLoRA", model=model, lora_file="a.safetensors")[0]
     pack, none = host.of("nodes.host.conditioning").pack, host.of("mmaudio_core.types").Features()
-    sides = {"positive": pack(none, 77, 16), "negative": pack(none, 77, 16)}
+    sides = {"positive": pack(none, 77, 64), "negative": pack(none, 77, 64)}
     start = host.run("EmptyLatent", model=patched, duration_s=1.0)[0]
     outs = [host.run("Sampler", model=m, latent=start, steps=2, **sides)[0]["samples"] for m in (model, patched, model)]
     assert torch.equal(outs[0], outs[2])
@@ -129,8 +129,8 @@ def test_a_lora_of_another_model(host: Host, model: Any) -> None:
 
 
 def test_a_lora_of_another_variant(host: Host, model: Any) -> None:
-    write_part(host.models / "wide.safetensors", FlowSpec(20, 128, 2, 2, 1, v2=True, clip_dim=64, sync_dim=64, text_dim=16))
-    write_part(host.models / "deep.safetensors", FlowSpec(20, 64, 1, 3, 1, v2=True, clip_dim=64, sync_dim=64, text_dim=16))
+    write_part(host.models / "wide.safetensors", FlowSpec(20, 192, 3, 2, 2, v2=True, clip_dim=64, sync_dim=128, text_dim=64))
+    write_part(host.models / "deep.safetensors", FlowSpec(20, 128, 2, 3, 2, v2=True, clip_dim=64, sync_dim=128, text_dim=64))
     wide, deep = (host.run("LoadModel", model_file=f"{n}.safetensors")[0].model.diffusion_model for n in ("wide", "deep"))
     write_plain(host.loras / "wide.safetensors", lora(wide, existing(wide)))
     write_plain(host.loras / "deep.safetensors", lora(deep, existing(deep)))

@@ -35,14 +35,14 @@ def features(host: Host, text: bool = True, duration_s: float | None = 2.0) -> t
     """Positive and negative features as the pack's values."""
     made = torch.Generator().manual_seed(5)
     kind = host.of("mmaudio_core.types").Features
-    clip, sync, words = (torch.randn(1, n, w, generator=made) for n, w in ((16, 64), (40, 64), (77, 16)))
+    clip, sync, words = (0.1 * torch.randn(1, n, w, generator=made) for n, w in ((16, 64), (40, 128), (77, 64)))
     return kind(clip, sync, words if text else None, duration_s), kind(text=words.flip(1) if text else None)
 
 
 def prompts(host: Host, **given: Any) -> dict[str, Any]:
     pack = host.of("nodes.host.conditioning").pack
     positive, negative = features(host, **given)
-    return {"positive": pack(positive, 77, 16), "negative": pack(negative, 77, 16)}
+    return {"positive": pack(positive, 77, 64), "negative": pack(negative, 77, 64)}
 
 
 def latent(host: Host, model: Any, batch: int = 1, duration_s: float = 2.0) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def test_half_of_the_noise_begins_from_the_sound(host: Host, model: Any) -> None
 
 def test_without_guidance_the_negative_side_does_not_matter(host: Host, model: Any) -> None:
     start, other = latent(host, model), prompts(host)
-    other["negative"] = host.of("nodes.host.conditioning").pack(host.of("mmaudio_core.types").Features(), 77, 16)
+    other["negative"] = host.of("nodes.host.conditioning").pack(host.of("mmaudio_core.types").Features(), 77, 64)
     assert torch.equal(sampled(host, model, start, cfg=1.0), sampled(host, model, start, cfg=1.0, **other))
     assert not torch.equal(sampled(host, model, start), sampled(host, model, start, **other))
 
@@ -132,7 +132,7 @@ def test_the_adaptive_solver_runs(host: Host, monkeypatch: pytest.MonkeyPatch) -
     write_part(host.models / "v1.safetensors", SPECS_44K["flow"])
     model = host.run("LoadModel", model_file="v1.safetensors")[0]
     pack, none = host.of("nodes.host.conditioning").pack, host.of("mmaudio_core.types").Features()
-    sides = {"positive": pack(none, 77, 16), "negative": pack(none, 77, 16)}
+    sides = {"positive": pack(none, 77, 64), "negative": pack(none, 77, 64)}
     start = latent(host, model, duration_s=0.64)
     exact, fine, rough = (
         sampled(host, model, start, cfg=1.0, solver=solver, steps=steps, **sides)
@@ -207,15 +207,16 @@ def test_latents_are_normalised_by_the_networks_statistics(host: Host) -> None:
 
 
 def test_weights_in_half_that_compute_in_float32(host: Host, model: Any) -> None:
-    """The embedded file holds float16, so casting at use loses nothing against casting when loading."""
+    """The embedded file holds float16, so casting at use loses nothing against casting when loading, but of the latents'
+    statistics, which are stored in float32."""
     wanted = sampled(host, model, latent(host, model))
     host.fake("comfy.model_management").answers.update(unet_dtype=torch.float16, unet_manual_cast=torch.float32)
     cast = host.run("LoadModel", model_file=TINY)[0]
     net = cast.model.diffusion_model
     assert {p.dtype for p in net.parameters()} == {torch.float16}
     assert (net.dtype, cast.model.get_dtype()) == (torch.float32, torch.float32)
-    assert close(sampled(host, cast, latent(host, cast)), wanted)
-    assert close(by_the_host(host, cast, latent(host, cast)), wanted)
+    assert close(sampled(host, cast, latent(host, cast)), wanted, 2e-3)
+    assert close(by_the_host(host, cast, latent(host, cast)), wanted, 2e-3)
 
 
 def test_weights_in_a_format_that_nothing_computes_in(host: Host, caplog: pytest.LogCaptureFixture) -> None:
@@ -258,7 +259,7 @@ def wrong_inputs(host: Host, model: Any) -> dict[str, tuple[dict[str, Any], str]
         "sides": ({"negative": sides["positive"]}, r"negative conditioning has video features; connect the negative output"),
         "foreign": ({"positive": [[torch.zeros(1, 77, 768), {}]]}, r"features of shape \(1, 77, 768\)"),
         "takes": ({"latent": two, "takes": 2}, r"latent batch of 2 and 2 takes were given; set one of them to 1"),
-        "solver": ({"solver": "heun"}, r"solver 'heun' is unknown; use one of euler, dopri5"),
+        "solver": ({"solver": "heun"}, r"solver 'heun' is unknown; use one of euler, midpoint, dopri5"),
         "steps": ({"steps": 0}, r"steps = 0"),
         "model": (
             {"model": SimpleNamespace(model=torch.nn.Identity())},
@@ -288,16 +289,16 @@ def test_contradictions_are_named(host: Host, model: Any, case: str) -> None:
 def test_what_the_host_sends_is_checked(host: Host, model: Any) -> None:
     inner, x = model.model, torch.zeros(1, 20, 63)
     with pytest.raises(ValueError, match="connect the positive and negative outputs") as caught:
-        inner.extra_conds(cross_attn=torch.zeros(1, 154, 16), noise=x)
+        inner.extra_conds(cross_attn=torch.zeros(1, 154, 64), noise=x)
     assert type(caught.value) is ValueError
-    for given in ({"noise": x}, {"cross_attn": torch.zeros(1, 77, 16), "noise": x[None]}):
+    for given in ({"noise": x}, {"cross_attn": torch.zeros(1, 77, 64), "noise": x[None]}):
         with pytest.raises(ValueError, match="needs a conditioning of 'MMAudio: Encode Prompt' and a latent of"):
             inner.extra_conds(**given)
     [[text, values]] = prompts(host)["positive"]
     with pytest.raises(ValueError, match="which needs a latent of 63 tokens, and the latent has 100"):
         inner.extra_conds(cross_attn=text, noise=torch.zeros(1, 20, 100), **values)
     with pytest.raises(ValueError, match="connect the positive and negative outputs"):
-        inner.diffusion_model(x, torch.zeros(1), context=torch.zeros(1, 154, 16))
+        inner.diffusion_model(x, torch.zeros(1), context=torch.zeros(1, 154, 64))
 
 
 def test_from_pictures_to_latents(host: Host, model: Any) -> None:

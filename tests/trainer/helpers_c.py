@@ -81,8 +81,8 @@ def made_up_samples(count: int, duration_s: float = 2.0, seed: int = 0, path: st
             latent_mean=mean,
             latent_std=torch.full_like(mean, 0.05),
             clip=_features(lengths.clip, 64, g) if kind == "av" else None,
-            sync=_features(lengths.sync, 64, g) * 8 if kind == "av" else None,
-            text=_features(77, 16, g),
+            sync=_features(lengths.sync, 128, g) * 8 if kind == "av" else None,
+            text=_features(77, 64, g),
         )
         found.append((sample, Record(sample.id, kind, sample.caption, path, 0.0, duration_s)))
     return found
@@ -105,7 +105,7 @@ def made_up_shards(folder: Path, count: int, per_shard: int = 4, duration_s: flo
         path = folder / f"shard-{first // per_shard:05d}.safetensors"
         write_shard(path, [sample for sample, _ in part], [record for _, record in part])
         listed.append(shard_info(path, hashlib.sha256(path.read_bytes()).hexdigest())[0])
-    widths = Widths((lengths.latent, 20), (lengths.clip, 64), (lengths.sync, 64), (77, 16))
+    widths = Widths((lengths.latent, 20), (lengths.clip, 64), (lengths.sync, 128), (77, 64))
     text = index_text(listed, AUDIO_SPECS["16k"], duration_s, widths, {"vae": "made up"}, {})
     (folder / INDEX_NAME).write_text(text, encoding="utf-8")
     return folder

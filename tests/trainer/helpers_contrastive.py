@@ -66,4 +66,5 @@ def sync_config(manifest: Path, folder: Path, *changes: str) -> SyncConfig:
     """A run of a tiny Synchformer."""
     few = ("train.steps=6", "train.batch=4", "log.every=1", "log.measure_every=0", "checkpoint.every=3", "log.measure_clips=4")
     names = (f"data.manifest={manifest}", f"train.folder={folder}", "data.duration_s=2.56", "optim.warmup_steps=2")
-    return load(SyncConfig, "sync_world", (*names, *few, *SYNC_MODEL, "optim.lr=0.003", *changes))
+    contrast = ("data.segments=4", "data.kept_segments=0", "loss.segments=1", "loss.tokens=1", "loss.outline=0")
+    return load(SyncConfig, "sync_world", (*names, *few, *SYNC_MODEL, *contrast, "optim.lr=0.003", *changes))

@@ -186,6 +186,10 @@ if __name__ == "__main__":
 
     try:
         main(Path(sys.argv[1]))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Threads of gloo now and then outlive the interpreter and crash in its last moments; all work is done and written.
+        os._exit(0)
     except MMAudioError as error:
         print(f"worker: {error}", file=sys.stderr, flush=True)
         sys.exit(1)

@@ -135,14 +135,19 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert all(clip["peak_db"] == pytest.approx(20 * math.log10(0.95), abs=1e-3) for clip in clips)
     assert [line.split()[-1] for line in said.out.splitlines()[1:4]] == [clip["id"] for clip in clips]
     assert said.out.splitlines()[-1] == str(out)
-    for words in ("UNTRAINED", "say nothing of your sounds", "no LoRA", "Left out: 2 bad rows: 1 missing, 1 unreadable"):
+    for words in (
+        "SMALL MADE-UP WORLD",
+        "say nothing of your sounds",
+        "no LoRA",
+        "Left out: 2 bad rows: 1 missing, 1 unreadable",
+    ):
         assert words in said.err
 
     files = ["--vae", str(EMBEDDED_FILE), "--vocoder", str(EMBEDDED_FILE)]
     assert main([*command, *files, "--split", "val"]) == 0
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 2
-    assert "UNTRAINED" not in said.err
+    assert "SMALL MADE-UP WORLD" not in said.err
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_missing_inputs_are_absent(unbroken: Path) -> None:
     assert samples["s@0"].text is not None
     widths = Index.load(unbroken).widths
     sample = samples["v0"]
-    assert (widths.latent, widths.clip, widths.sync, widths.text) == ((32, 20), (8, 64), (16, 64), (77, 16))
+    assert (widths.latent, widths.clip, widths.sync, widths.text) == ((32, 20), (8, 64), (16, 128), (77, 64))
     for name in ("clip", "sync", "text"):
         assert tuple(getattr(sample, name).shape) == getattr(widths, name)
 
@@ -132,7 +132,8 @@ def test_features_are_those_of_the_core(media: Path, unbroken: Path) -> None:
     assert isinstance(clip, CLIPEncoder)
     assert isinstance(sync, SynchformerVisual)
     for i in range(4):
-        frames = read_video(media / f"v{i}.mp4", 1.0, clip_size=clip.spec.image_size, hold_last=True)
+        sizes = {"clip_size": clip.spec.image_size, "sync_size": sync.spec.image_size}
+        frames = read_video(media / f"v{i}.mp4", 1.0, hold_last=True, **sizes)
         assert frames.sync is not None
         seen = samples[f"v{i}"]
         assert seen.clip is not None

@@ -223,15 +223,15 @@ def test_our_node_applies_it(tmp_path: Path) -> None:
     with running_host(tmp_path) as host:
         model = host.run("LoadModel", model_file=TINY)[0]
         native = model.model.diffusion_model
-        shapes = {"clip_dim": 64, "sync_dim": 64, "text_dim": 16}
-        network = FlowNetwork(FlowSpec(20, 64, 1, 2, 1, v2=True, **shapes))
+        shapes = {"clip_dim": 64, "sync_dim": 128, "text_dim": 64}
+        network = FlowNetwork(FlowSpec(20, 128, 2, 2, 2, v2=True, **shapes))
         network.load_state_dict({name: value.clone() for name, value in native.state_dict().items()})
         made = torch.Generator().manual_seed(6)
         for up in add_lora(network, 3, 1.5)[1::2]:
             up.data = 0.3 * torch.randn(up.shape, generator=made)
         save_lora(network, host.loras / "trained.safetensors")
         patched = host.run("LoadLoRA", model=model, lora_file="trained.safetensors", strength=0.7)[0]
-        x, clip, sync, text = (torch.randn(1, *s, generator=made) for s in ((20, 63), (16, 64), (40, 64), (77, 16)))
+        x, clip, sync, text = (torch.randn(1, *s, generator=made) for s in ((20, 63), (16, 64), (40, 128), (77, 64)))
         inputs = {"context": text, "mmaudio_clip": clip, "mmaudio_sync": sync}
         with torch.inference_mode():
             plain = native(x, torch.tensor([0.4]), **inputs)

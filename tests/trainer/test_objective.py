@@ -12,7 +12,7 @@ from mmaudio_core.errors import InputError
 from mmaudio_core.spec.timing import SequenceLengths
 from mmaudio_core.transformer.model import FlowNetwork
 from mmaudio_core.types import Features
-from trainer.config.schema import DropoutConfig
+from trainer.config.schema import DropoutConfig, TimesConfig
 from trainer.flow.initialise import initialise_
 from trainer.flow.objective import Draws, draws, kept, loss, velocity
 from trainer.flow.trainable import TrainableFlow
@@ -54,6 +54,13 @@ def test_distributions() -> None:
         assert noise.std().item() == pytest.approx(1, abs=0.05)
     pairs = torch.stack((drawn.x0.flatten(), drawn.latent_noise.flatten()))
     assert abs(torch.corrcoef(pairs)[0, 1].item()) < 0.05
+
+
+def test_times_as_a_configuration_says() -> None:
+    usual = many()
+    moved = draws(0, 0, range(4000), (1, 2), TINY, DROPOUT, TimesConfig(-0.7, 1.2))
+    assert torch.allclose(torch.logit(moved.t), 1.2 * torch.logit(usual.t) - 0.7, atol=1e-3)
+    assert torch.equal(moved.x0, usual.x0)
 
 
 @pytest.mark.parametrize("spec", [TINY, TINY_V2], ids=["v1", "v2"])

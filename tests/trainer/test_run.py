@@ -232,7 +232,7 @@ def test_bad_batches_are_skipped_and_recorded(data: Path, tmp_path: Path) -> Non
 
 
 def test_data_of_other_widths_are_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="text_dim 16 where the network takes 24"):
+    with pytest.raises(InputError, match="text_dim 64 where the network takes 24"):
         command(data, tmp_path / "run", "model.sizes.text_dim=24")
 
 

@@ -181,8 +181,10 @@ class StandIn:
         self.texts += prompts
         return torch.arange(len(prompts))[:, None, None]
 
-    def sample(self, features: Features, duration_s: float, seeds: list[int], settings: SampleSettings) -> Features:
-        assert (duration_s, settings.steps) == (8.0, 3)
+    def sample(
+        self, features: Features, duration_s: float, seeds: list[int], negative: torch.Tensor | None, settings: SampleSettings
+    ) -> Features:
+        assert (duration_s, settings.steps, negative) == (8.0, 3, None)
         self.seeds += seeds
         return features
 
@@ -248,6 +250,23 @@ def test_text_alone_needs_no_pictures_and_pictures_alone_no_text(classifier: Cla
     assert video.text is None
     assert video.clip is not None
     assert video.duration_s == 8.0
+
+
+def test_a_negative_prompt_goes_to_the_guidance() -> None:
+    seen: list[torch.Tensor | None] = []
+
+    class Guided(StandIn):
+        def sample(self, *given: Any) -> Features:
+            seen.append(given[3])
+            return super().sample(*given[:3], None, given[4])
+
+    settings, clip = SampleSettings(steps=3, batch_size=1), make_clip(SCORED_FROM)
+    for negative in ("", "a drum"):
+        model = Guided()
+        Sounds(model, None, Wishes(1, negative=negative, settings=settings)).of("model", [clip])  # type: ignore[arg-type]
+    assert seen[0] is None
+    assert seen[1] is not None
+    assert model.texts == [clip.captions[0], "a drum"]
 
 
 def test_a_round_trip_gets_whole_tokens_and_is_cut_again() -> None:

@@ -145,6 +145,21 @@ def test_mel_loss_sees_every_resolution() -> None:
     assert torch.isfinite(made.grad).all()
 
 
+def test_what_is_loud_counts_more() -> None:
+    """A whistle that is lost costs more than noise that is lost, which costs more without the weight."""
+    time_s = torch.arange(RATE_HZ) / RATE_HZ
+    whistle = 0.3 * torch.sin(2 * torch.pi * 3000 * time_s)[None]
+    noise = 0.01 * torch.randn(1, RATE_HZ, generator=torch.Generator().manual_seed(0))
+    real = whistle + noise
+    plain, loud = MelLoss(AUDIO_44K), MelLoss(AUDIO_44K, loud=3.0)
+    assert float(plain(real, whistle)) > float(plain(real, noise))
+    assert float(loud(real, whistle)) < 1.5 * float(plain(real, whistle))
+    assert float(loud(real, noise)) > 3 * float(plain(real, noise))
+    assert float(loud(real, real)) == 0
+    silence = torch.zeros(1, RATE_HZ)
+    assert torch.isfinite(loud(silence, noise))
+
+
 def test_discriminators() -> None:
     judge = VocoderDiscriminator((2, 3), (256, 512), channels=2)
     scores, inner = judge(torch.randn(2, 2048))

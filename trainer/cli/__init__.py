@@ -20,12 +20,15 @@ COMMANDS: tuple[str, ...] = (
     "family",
     "merge",
     "prove",
+    "ablate",
     "vae",
     "vocoder",
     "clip",
     "sync",
     "world",
     "score",
+    "curves",
+    "figures",
 )
 """Modules of this folder, each a subcommand with HELP, add_arguments(parser), run(args); "check_data" is ``check-data``."""
 

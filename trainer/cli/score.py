@@ -47,11 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guidance", "--cfg", type=float, default=4.5, help="guidance strength; 1 or less turns it off (default 4.5)"
     )
-    parser.add_argument("--solver", choices=("euler", "dopri5"), default="euler", help="dopri5: adaptive, slow, reference")
+    parser.add_argument(
+        "--solver", choices=("euler", "midpoint", "dopri5"), default="euler", help="dopri5: adaptive, slow, reference"
+    )
     parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="clips that are made together (default 4)")
     parser.add_argument(
         "--prompts", choices=("caption", "none"), default="caption", help="what the model reads of a clip (default caption)"
     )
+    parser.add_argument("--negative", default="", metavar="TEXT", help="negative prompt for all clips (default: none)")
     parser.add_argument("--no-video", action="store_true", help="the model sees nothing: text alone")
     parser.add_argument(
         "--lines",
@@ -82,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = SampleSettings(args.steps, args.guidance, args.solver, args.batch_size)
     lines = tuple(args.lines or LINES)
-    wishes = Wishes(args.clips, args.seed, args.prompts, not args.no_video, settings, lines)
+    wishes = Wishes(args.clips, args.seed, args.prompts, args.negative, not args.no_video, settings, lines)
     if args.json is not None and not args.json.resolve().parent.is_dir():  # before minutes of listening
         raise InputError(f"The folder of {args.json} does not exist; create it or choose another file.")
     model = load_model(args.weights, args.device)
@@ -168,6 +171,7 @@ def described(args: argparse.Namespace, wishes: Wishes, model: MMAudio, classifi
         "guidance": args.guidance,
         "solver": args.solver,
         "prompts": wishes.prompts,
+        "negative": wishes.negative,
         "video": wishes.video,
         "variant": model.variant,
         "weights": {kind: str(path) for kind, path in model.parts.files.paths.items()},

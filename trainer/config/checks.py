@@ -86,6 +86,8 @@ def _check_ranges(config: RunConfig) -> None:
     _at_least(config.train, "train", 0, ("clip_norm", "seed"))
     _at_least(config.data, "data", 1, ("av_repeat", "window_shards"))
     _at_least(config.data, "data", 0, ("statistics_samples",))
+    if config.times.std <= 0:
+        raise InputError(f"times.std is {config.times.std:g}; a number above 0 is needed.")
     if not 0 <= config.data.sound_share <= 1:
         raise InputError(f"data.sound_share is {config.data.sound_share:g}; a share from 0 to 1 is needed.")
     _at_least(config.optim, "optim", 0, ("weight_decay", "warmup_steps", "decay_by"))

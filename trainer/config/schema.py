@@ -35,13 +35,15 @@ class ModelConfig:
     base: a flow network's file to start from; "" starts from random weights. text_encoder: CLIP's file, asked for the feature
     of the empty text where there is no base; "" means the encoder of the embedded model. empty: what stands for a missing
     input: learned tokens and the text encoder's feature of the empty text ("published"), learned ones for text too ("learned"),
-    or "zeros"; the last two are the paper's ablations.
+    or "zeros"; the last two are the paper's ablations. standardise: a new network begins with the features' mean and spread
+    taken off in its first layers, which the paper does not do.
     """
 
     variant: str = "small_16k"
     base: str = ""
     text_encoder: str = ""
     empty: Literal["published", "learned", "zeros"] = "published"
+    standardise: bool = False
     sizes: SizesConfig = field(default_factory=SizesConfig)
 
 
@@ -110,6 +112,14 @@ class DropoutConfig:
 
 
 @dataclass(frozen=True)
+class TimesConfig:
+    """t = sigmoid(N(mean, std)) (arXiv 2403.03206); the published 0 and 1 seldom ask what comes out of noise alone."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True)
 class EMAConfig:
     """sigma_rels: relative widths of the tracked averages; snapshots of them make any other width after the run."""
 
@@ -150,8 +160,8 @@ class ValidationConfig:
 class PreviewConfig:
     """Sounds of the first ``clips`` held-out samples, made in ``steps`` Euler steps with guidance ``cfg_strength``.
 
-    vae, vocoder: files; "" means the embedded model's, which are untrained. videos: also the clip's video with the new sound.
-    media_root: the folder that relative paths of the manifest start from; "" means that of the process.
+    vae, vocoder: files; "" means the embedded model's, which know a small made-up world. videos: also the clip's video with
+    the new sound. media_root: the folder that relative paths of the manifest start from; "" means that of the process.
     """
 
     every: int = 5_000
@@ -198,6 +208,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    times: TimesConfig = field(default_factory=TimesConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     health: HealthConfig = field(default_factory=HealthConfig)

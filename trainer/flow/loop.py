@@ -104,7 +104,7 @@ class Run:
         """This batch's draws, on the CPU."""
         config = self.config
         latent, spec = self.index.widths.latent, self.trained.spec
-        made = draws(config.train.seed, step, batch.positions, latent, spec, config.dropout)
+        made = draws(config.train.seed, step, batch.positions, latent, spec, config.dropout, config.times)
         return without_captions(made, batch, config.data.captions)
 
     def begin(self) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmaudio_core.spec.model import FlowSpec
 from mmaudio_core.transformer.model import FlowNetwork
 
-from ..config.schema import DropoutConfig
+from ..config.schema import DropoutConfig, TimesConfig
 from ..data.batch import Batch
 from ..engine.generators import generator_of
 
@@ -51,11 +51,14 @@ def draws(
     latent_shape: tuple[int, int],
     spec: FlowSpec,
     dropout: DropoutConfig,
+    at: TimesConfig | None = None,
 ) -> Draws:
     """Draws for the samples at ``positions`` of the global batch of ``step``, on the CPU; latent_shape: (L, C).
 
-    t = sigmoid(N(0, 1)) (arXiv 2403.03206). Video is dropped as a whole in v1, its two features independently in v2.
+    t = sigmoid(N(mean, std)) (arXiv 2403.03206), as ``at`` says, by default N(0, 1). Video is dropped as a whole in v1, its two
+    features independently in v2.
     """
+    at = at or TimesConfig()
     together = not spec.v2 if dropout.together == "auto" else dropout.together == "always"
     noise, starts, times, chances = [], [], [], []
     for position in positions:
@@ -69,7 +72,7 @@ def draws(
     return Draws(
         latent_noise=torch.stack(noise),
         x0=torch.stack(starts),
-        t=torch.stack(times).sigmoid(),
+        t=(at.mean + at.std * torch.stack(times)).sigmoid(),
         drop_clip=drop_clip,
         drop_sync=drop_clip if together else of_sync < dropout.video,
         drop_text=of_text < dropout.text,

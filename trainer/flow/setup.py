@@ -22,6 +22,7 @@ from ..engine.distributed import Ranks, wrap
 from ..lora.inject import add_lora
 from .initialise import empty_text_feature, make_network
 from .optim import make_optimizer
+from .standardise import standardise_
 from .statistics import latent_statistics
 from .trainable import AUTOCAST, TrainableFlow, blocks_of, prepare_blocks
 
@@ -84,6 +85,8 @@ def make_trained(config: RunConfig, index: Index, ranks: Ranks, resumed: bool) -
             network.latent_std.copy_(std)
             if config.model.empty == "published":
                 network.empty_string_feat.copy_(empty_text_feature(config.model, network.spec))
+        if config.model.standardise:
+            standardise_(network, index)
     lora = config.lora
     if lora.rank:
         add_lora(network, lora.rank, lora.alpha, lora.targets, dropout=lora.dropout, seed=config.train.seed)

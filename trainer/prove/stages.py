@@ -22,7 +22,7 @@ class Size:
 PARTS = ("vae", "vocoder", "sync", "clip")
 ENCODERS, FAMILY = "encoders.safetensors", "family.safetensors"
 SIZES = {
-    "full": Size(2400, 800, 64, {"vae": 4000, "vocoder": 3000, "clip": 0, "sync": 0, "flow": 6000}, 200),
+    "full": Size(2400, 800, 64, {"vae": 0, "vocoder": 0, "clip": 0, "sync": 0, "flow": 0}, 200),
     "smoke": Size(6, 2, 2, {"vae": 4, "vocoder": 2, "clip": 2, "sync": 2, "flow": 4}, 2, ("optim.warmup_steps=0",)),
 }
 """Steps of 0 are those of the configuration. "smoke" shows that everything runs, in two minutes."""
@@ -75,7 +75,10 @@ def stages_of(size: str, seed: int) -> tuple[Stage, ...]:
         ),
         Stage(
             "export",
-            _words("export", "runs/flow", "-o", FAMILY, "--family", ENCODERS, "--dtype", "float16", "--overwrite"),
+            _words(
+                *("export", "runs/flow", "-o", FAMILY, "--family", ENCODERS),
+                *("--dtype", "float16", "--licence", "MIT", "--overwrite"),
+            ),
             ("flow",),
         ),
         Stage("score", _words("score", *score), ("export",)),

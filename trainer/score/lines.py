@@ -38,12 +38,13 @@ class Wishes:
     """What to score.
 
     clips: how many, of the seeds SCORED_FROM + ``seed`` and on. seed: also of the model's noise. prompts: the clip's first
-    caption, or none. video: False leaves the pictures out.
+    caption, or none. negative: a negative prompt for all clips. video: False leaves the pictures out.
     """
 
     clips: int = 200
     seed: int = 0
     prompts: Literal["caption", "none"] = "caption"
+    negative: str = ""
     video: bool = True
     settings: SampleSettings = field(default_factory=SampleSettings)
     lines: tuple[str, ...] = LINES
@@ -111,6 +112,7 @@ class Sounds:
         if self._wishes.prompts == "caption":
             text = model.encode_text([clip.captions[0] for clip in clips])
             features = Features(features.clip, features.sync, text, features.duration_s)
+        negative = model.encode_text([self._wishes.negative]) if self._wishes.negative else None
         seeds = [clip.seed + self._wishes.seed for clip in clips]
-        audio = model.vocode(model.decode(model.sample(features, DURATION_S, seeds, settings=self._wishes.settings)))
+        audio = model.vocode(model.decode(model.sample(features, DURATION_S, seeds, negative, self._wishes.settings)))
         return list(audio.samples[:, 0])

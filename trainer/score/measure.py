@@ -6,6 +6,7 @@
     onset_ap                 average precision of the detections in order of strength, within 0.3 s
     heard_onset_...          the same four against the onsets detected in the true sound, as in the paper
     material_accuracy        share of the strikes at whose exact time the classifier hears the right material; chance: 1/6
+    heard_as_wood, ...       share of all strikes at which the classifier hears wood, ..., whatever was struck
     frechet_distance         between the classifier's features of all strikes in these and in the true sounds
     kl                       mean over strikes of KL(truth, line) of the classifier's classes
     loudness_correlation     Pearson's, of the visible strength and the loudness of the 0.1 s after the strike, both in dB and
@@ -49,6 +50,7 @@ KEYS = (
     "kl",
     "loudness_correlation",
     *(f"heard_{key}" for key in ONSET_KEYS),
+    *(f"heard_as_{material}" for material in MATERIALS),
 )
 
 
@@ -99,6 +101,7 @@ def scores(strikes: Sequence[Sequence[Event]], heard: Sequence[Heard], truth: Se
         "kl": kl_divergence(logits, torch.cat([one.logits for one in truth])),
         "loudness_correlation": loudness_correlation(strikes, [one.loudness_db for one in heard]),
         **{f"heard_{key}": value for key, value in _onsets(as_heard).items()},
+        **{f"heard_as_{m}": float((logits.argmax(1) == k).double().mean()) for k, m in enumerate(MATERIALS)},
     }
 
 

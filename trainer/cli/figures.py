@@ -1,0 +1,61 @@
+"""``mmaudio-train figures``: the pictures of the proving ground's page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from mmaudio_core.errors import InputError
+
+from .score import load_model
+
+HELP = "draw a clip with its sounds, and the curves that curves has measured"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", "-o", required=True, type=Path, metavar="DIR", help="folder of the pictures; made if missing"
+    )
+    parser.add_argument("--curves", type=Path, metavar="FILE", help="what curves --json wrote; without it no curves are drawn")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        type=Path,
+        metavar="PATH",
+        help="a file, or a folder with weights (may be repeated); default: the embedded model",
+    )
+    parser.add_argument("--clip", type=int, metavar="SEED", help="the clip that is shown")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs ``mmaudio-train figures``; the pictures' paths go to standard output.
+
+    Raises:
+        InputError: a file of curves that is none.
+        WeightsError: weights that are missing or wrong.
+        DependencyError: without matplotlib.
+    """
+    from ..prove.figures import SHOWN_SEED, clip_figure, curves_figure
+
+    rows = None if args.curves is None else read_rows(args.curves)
+    args.output.mkdir(parents=True, exist_ok=True)
+    if rows is not None:
+        print(curves_figure(rows, args.output / "curves.png"))
+    model = load_model(args.weights, args.device)
+    print(clip_figure(model, args.output / "clip.png", SHOWN_SEED if args.clip is None else args.clip))
+    return 0
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that ``mmaudio-train curves`` wrote.
+
+    Raises:
+        InputError: for any other file.
+    """
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["rows"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no file of curves ({error}); give what mmaudio-train curves --json wrote.") from error
