@@ -23,10 +23,13 @@ from mmaudio_core.weights.metadata import KEY, decode
 from mmaudio_core.weights.parts import open_part
 from mmaudio_core.weights.safetensors_file import read_header
 from trainer.cli import main
+from trainer.config.load import parse_toml
+from trainer.config.tables import dump_toml
 from trainer.ema.power import PowerEMA
 from trainer.ema.profiles import shares
 from trainer.ema.snapshots import write_snapshots
 from trainer.engine import checkpoint
+from trainer.export.files import without_folders
 from trainer.lora.inject import add_lora
 
 from .helpers_ranks import ONE
@@ -101,6 +104,14 @@ def test_the_core_loads_what_was_averaged_bit_for_bit(made: Made, tmp_path: Path
     assert values["config"].startswith("[train]")
     assert values["statistics"]["latent_std"] == made.network.latent_std.flatten().tolist()
     assert values["source_name"] == made.folder.name
+
+
+def test_a_shared_file_says_nothing_of_its_makers_folders() -> None:
+    places = ["/home/me/runs/rain", "/data/a", "C:\\Users\\me\\b", "~/c", "d/e", "https://host/f/g", "", "/"]
+    given = dump_toml({"data": {"train": places, "steps": 3}})
+    assert parse_toml(without_folders(given)) == {
+        "data": {"train": ["rain", "a", "b", "c", "d/e", "https://host/f/g", "", ""], "steps": 3}
+    }
 
 
 def test_raw_weights_and_another_licence(made: Made, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ..config.load import parse_toml
 from .weights import CONFIG, Weights
 
 STATISTICS = ("latent_mean", "latent_std")
+_ABSOLUTE = re.compile(r'"(?:~|[A-Za-z]:)?[\\/](?:[^"\n]*[\\/])?([^"\\/\n]*)"')
 _DOWN, _UP, _ALPHA = ".lora.down", ".lora.up", ".lora.alpha"
 
 
@@ -79,8 +81,14 @@ def _values(weights: Weights, run: Path, licence: str | None) -> dict[str, Any]:
         "dataset": weights.about.get("dataset", ""),
         "step": weights.step,
         "ema": weights.sigma_rel,
-        "config": config.read_text(encoding="utf-8") if config.is_file() else weights.about.get("config", ""),
+        "config": without_folders(config.read_text(encoding="utf-8")) if config.is_file() else weights.about.get("config", ""),
     }
+
+
+def without_folders(toml: str) -> str:
+    """The text of a configuration with only the last name of every absolute path: a file that is shared says nothing of its
+    maker's machine."""
+    return _ABSOLUTE.sub(r'"\1"', toml)
 
 
 def _in_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
