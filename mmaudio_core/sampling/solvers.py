@@ -25,8 +25,7 @@ def euler(velocity: Velocity, x: Tensor, steps: int = 25, progress: Progress | N
     Raises:
         InputError: when ``steps`` is below 1.
     """
-    if steps < 1:
-        raise InputError(f"{steps} sampling steps were asked for; 1 or more are needed (25 is the published number).")
+    _check_steps(steps)
     times = euler_times(steps, start)
     for i in range(steps):
         t, t_next = times[i], times[i + 1]
@@ -47,8 +46,7 @@ def midpoint(velocity: Velocity, x: Tensor, steps: int = 25, progress: Progress 
     Raises:
         InputError: when ``steps`` is below 1.
     """
-    if steps < 1:
-        raise InputError(f"{steps} sampling steps were asked for; 1 or more are needed.")
+    _check_steps(steps)
     times = midpoint_times(steps, start)
     for i in range(steps):
         t, middle, t_next = times[2 * i], times[2 * i + 1], times[2 * i + 2]
@@ -57,6 +55,11 @@ def midpoint(velocity: Velocity, x: Tensor, steps: int = 25, progress: Progress 
         if progress:
             progress(i + 1, steps)
     return x
+
+
+def _check_steps(steps: int) -> None:
+    if steps < 1:
+        raise InputError(f"{steps} sampling steps were asked for; 1 or more are needed (25 is the published number).")
 
 
 # Dormand and Prince 1980, table 2 (RK5(4)7M): nodes, stages, 5th order weights, and 5th minus 4th order weights.

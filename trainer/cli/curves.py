@@ -9,19 +9,13 @@ from typing import Any
 from mmaudio_core.cli.progress import Bars
 from mmaudio_core.errors import InputError
 
-from .score import COLUMNS, find_classifier, load_model, write_json
+from .score import COLUMNS, add_weights, find_classifier, load_model, write_json
 
 HELP = "measure on the small world what guidance, steps and solver change"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights",
-        action="append",
-        type=Path,
-        metavar="PATH",
-        help="a file, or a folder with weights (may be repeated); default: the embedded model",
-    )
+    add_weights(parser)
     parser.add_argument("--clips", type=int, default=48, metavar="N", help="held-out clips (default 48)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="first clip, and noise of the model (default 0)")
     parser.add_argument(

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmaudio_core.errors import InputError
 
-from .score import load_model
+from .score import add_weights, load_model
 
 HELP = "draw a clip with its sounds, and the curves that curves has measured"
 
@@ -19,13 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", "-o", required=True, type=Path, metavar="DIR", help="folder of the pictures; made if missing"
     )
     parser.add_argument("--curves", type=Path, metavar="FILE", help="what curves --json wrote; without it no curves are drawn")
-    parser.add_argument(
-        "--weights",
-        action="append",
-        type=Path,
-        metavar="PATH",
-        help="a file, or a folder with weights (may be repeated); default: the embedded model",
-    )
+    add_weights(parser)
     parser.add_argument("--clip", type=int, metavar="SEED", help="the clip that is shown")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the best there is)")
 

@@ -32,7 +32,8 @@ COLUMNS = (
 log = logging.getLogger("mmaudio")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """The option that ``load_model`` is given, here and in other commands."""
     parser.add_argument(
         "--weights",
         action="append",
@@ -40,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a file, or a folder with weights (may be repeated); default: the embedded model",
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_weights(parser)
     parser.add_argument("--clips", type=int, default=200, metavar="N", help="held-out clips (default 200)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="first clip, and noise of the model (default 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, line by line")
