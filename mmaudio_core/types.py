@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .spec.timing import SyncTiming
+
 
 @dataclass(frozen=True)
 class VideoFrames:
@@ -46,15 +48,17 @@ class Features:
     """What the encoders say of an input; ``None`` where an input is missing.
 
     clip: (B, V, clip width) L2-normalised, one per frame at 8 fps; a single token stands for a still image.
-    sync: (B, S, sync width), 8 per 16-frame segment.
+    sync: (B, S or more, sync width), 8 per 16-frame segment; what is beyond the S of the chosen timing is not used.
     text: (B, T, text width), L2-normalised last hidden states.
     duration_s: seconds that the visual features cover; ``None`` where they cover none (text, a still image).
+    sync_timing: how sync tokens are laid over the sound (``spec.timing``); ``None`` leaves it to the network.
     """
 
     clip: Tensor | None = None
     sync: Tensor | None = None
     text: Tensor | None = None
     duration_s: float | None = None
+    sync_timing: SyncTiming | None = None
 
 
 @dataclass(frozen=True)

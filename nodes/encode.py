@@ -9,6 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mmaudio_core.errors import InputError
+from ..mmaudio_core.spec.timing import SYNC_TIMINGS
 from ..mmaudio_core.types import Features, VideoFrames
 from . import sockets
 from .host.errors import plainly
@@ -16,6 +17,7 @@ from .host.errors import plainly
 log = logging.getLogger("mmaudio")
 
 TEXT_TOKENS, TEXT_WIDTH = 77, 1024
+AS_THE_MODEL = "model"
 FPS_TOOLTIP = (
     "The rate at which the images are shown, in frames per second (Wan 16, LTX 24 or 25, Hunyuan 24). It is never guessed; "
     "not used for a VIDEO, which brings its own time stamps, or for a single image."
@@ -53,6 +55,23 @@ def span_inputs() -> list[Any]:
             "models were trained on 8.",
         ),
     ]
+
+
+def timing_input() -> Any:
+    """Last of all widgets, so that workflows of before keep their values."""
+    return io.Combo.Input(
+        "sync_timing",
+        options=[AS_THE_MODEL, *SYNC_TIMINGS],
+        default=AS_THE_MODEL,
+        optional=True,
+        tooltip="How what moves is laid over a sound that is not 8 s long. stretched: as published; the shorter, the later. "
+        "steady: at the pace of 8 s. model: as the model's file says, which for published ones is stretched.",
+    )
+
+
+def timed(features: Features, sync_timing: str) -> Features:
+    """``features`` with the timing that a node's input chose."""
+    return replace(features, sync_timing=None if sync_timing == AS_THE_MODEL else sync_timing)
 
 
 def visual_frames(
@@ -96,6 +115,7 @@ class ExtractFeatures(io.ComfyNode):
                 sockets.Encoders.Input("encoders", tooltip="Of MMAudio: Load Encoders or Load Variant."),
                 *span_inputs(),
                 *visual_inputs(),
+                timing_input(),
             ],
             outputs=[
                 sockets.Features.Output(display_name="features"),
@@ -113,6 +133,7 @@ class ExtractFeatures(io.ComfyNode):
         video: Any = None,
         images: Any = None,
         fps: float = 0.0,
+        sync_timing: str = AS_THE_MODEL,
     ) -> io.NodeOutput:
         from .host.progress import HostProgress
 
@@ -120,7 +141,7 @@ class ExtractFeatures(io.ComfyNode):
         frames = visual_frames(encoders, video, images, fps, start_s, duration_s, progress)
         if frames is None:
             raise InputError("Neither a video nor images are connected; connect one of them.")
-        features = encoders.encode_frames(frames, progress)
+        features = timed(encoders.encode_frames(frames, progress), sync_timing)
         return io.NodeOutput(features, float(features.duration_s or duration_s))
 
 
@@ -163,5 +184,6 @@ class EncodePrompt(io.ComfyNode):
             tokens, width = encoders.clip_spec.context_length, encoders.clip_spec.text_width
         given = features if features is not None else Features()
         positive = replace(given, text=rows[prompt][None] if prompt else None)
-        negative = Features(text=rows[negative_prompt][None] if negative_prompt else None, duration_s=given.duration_s)
+        against = rows[negative_prompt][None] if negative_prompt else None
+        negative = Features(text=against, duration_s=given.duration_s, sync_timing=given.sync_timing)
         return io.NodeOutput(pack(positive, tokens, width), pack(negative, tokens, width))

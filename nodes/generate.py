@@ -11,7 +11,7 @@ from ..mmaudio_core.pipeline.sample import SampleSettings
 from ..mmaudio_core.types import Features
 from . import sockets
 from .decode import MODES, check_mode, pick_take
-from .encode import span_inputs, text_input, visual_frames, visual_inputs
+from .encode import AS_THE_MODEL, span_inputs, text_input, timed, timing_input, visual_frames, visual_inputs
 from .host.errors import plainly
 from .host.graph import graph_builder, nothing
 from .preview import player_input, preview
@@ -74,6 +74,7 @@ class Generate(io.ComfyNode):
                     "pipeline", optional=True, tooltip="Takes the place of variant, download and precision."
                 ),
                 player_input(),
+                timing_input(),
             ],
             outputs=[
                 io.Audio.Output(display_name="audio"),
@@ -121,6 +122,7 @@ def run(
     video: Any = None,
     images: Any = None,
     fps: float = 0.0,
+    sync_timing: str = AS_THE_MODEL,
     **_: Any,
 ) -> io.NodeOutput:
     """Frames, features, sampling, decoding and the video with its sound."""
@@ -132,7 +134,7 @@ def run(
     settings = SampleSettings(steps, cfg, solver)  # wrong choices before any work
     progress = HostProgress()
     frames = visual_frames(pipeline.encoders, video, images, fps, start_s, duration_s, progress)
-    features = Features() if frames is None else pipeline.features(frames, progress)
+    features = timed(Features() if frames is None else pipeline.features(frames, progress), sync_timing)
     seeds = tuple((seed + index) % (MAX_SEED + 1) for index in range(takes))
     request = Request(prompt.strip(), negative_prompt.strip(), duration_s or None, seeds, settings)
     mel, audio = pipeline.generate(request, features, progress)

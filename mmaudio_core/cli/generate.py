@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "~/.cache/mmaudio-graph/weights",
     )
     parser.add_argument("--duration", type=float, metavar="S", help="seconds of sound; default: the whole video, or 8")
+    parser.add_argument(
+        "--sync-timing",
+        choices=("stretched", "steady"),
+        help="how what moves is laid over a sound that is not 8 s long: stretched as published, or steady at the pace of 8 s, "
+        "which keeps the times of shorter ones; default: the network's own (published networks: stretched)",
+    )
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="where in the video to begin (default 0)")
     parser.add_argument("--steps", type=int, default=25, help="Euler steps (default 25)")
     parser.add_argument("--cfg", type=float, default=4.5, help="guidance strength; 1 or less turns it off (default 4.5)")
@@ -137,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             count=args.count,
             settings=settings,
+            sync_timing=args.sync_timing,
         )
         paths = save(result, output, args.original_audio)
     finally:

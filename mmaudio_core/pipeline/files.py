@@ -17,8 +17,7 @@ EMBEDDED = "tiny"
 EMBEDDED_FILE = Path(__file__).resolve().parents[1] / "assets" / "tiny.safetensors"
 EMBEDDED_WARNING = (
     "The embedded model 'tiny' knows ONLY A SMALL MADE-UP WORLD (things struck, rolled and scraped, rain, wind, an engine): "
-    "for a real video it makes sounds of that world, not the video's own. It was trained on clips of 8 s; at other durations "
-    "its sound runs away from the pictures."
+    "for a real video it makes sounds of that world, not the video's own."
 )
 
 

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..features.segments import frames_to_encode
 from ..sampling.noise import check_seeds
 from ..spec.audio import AudioSpec
+from ..spec.timing import SyncTiming, check_sync_timing
 from ..types import Audio, Features, Latents, Mel, VideoFrames
 from .accelerate import Accelerator, Speed
 from .device import choose_device
@@ -26,7 +28,7 @@ from .plan import Memory
 from .planner import Planner
 from .precision import Precision, choose_precision
 from .report import Report
-from .result import Result, Take
+from .result import Result, takes_of
 from .sample import SampleSettings, sample_latents
 from .stages import Run, fuses_attention
 
@@ -144,7 +146,10 @@ class MMAudio:
             return image_to_video_frames(image, self.parts.clip_spec.image_size)
 
     def encode_frames(self, frames: VideoFrames) -> Features:
-        """CLIP and Synchformer features of frames; a still image gives one CLIP token and no sync tokens."""
+        """CLIP and Synchformer features of frames; a still image gives one CLIP token and no sync tokens.
+
+        The last frame is held for the few segments more that "steady" sync timing may need.
+        """
         with self.report.stage("CLIP image"):
             size = self._planner.now.frames_per_chunk
             clip = self.parts.clip_image().encode_image(
@@ -156,7 +161,10 @@ class MMAudio:
         with self.report.stage("Synchformer"):
             size = self._planner.now.segments_per_chunk
             sync = self.parts.synchformer().encode(
-                frames.sync, size, progress=self._of("Synchformer"), plain=self._accelerator.plain
+                frames_to_encode(frames.sync, frames.duration_s),
+                size,
+                progress=self._of("Synchformer"),
+                plain=self._accelerator.plain,
             )
         self._planner.done_with("synchformer")
         return Features(clip=clip, sync=sync, duration_s=frames.duration_s)
@@ -223,11 +231,14 @@ class MMAudio:
         seed: int = 0,
         count: int = 1,
         settings: SampleSettings | None = None,
+        sync_timing: SyncTiming | None = None,
     ) -> Result:
         """Sound for a video file, for frames shown at ``fps``, for a still image, or for text alone.
 
         prompt: one or several; each gets ``count`` takes with the seeds seed, seed + 1, ... over one encoding of the video.
         duration_s: None means the whole video, or 8 s where there is none. Beyond the video's end it is cut, with a word.
+        sync_timing: how what Synchformer saw is laid over the sound where that is not 8 s long: "stretched" as published,
+            "steady" at the pace of 8 s (``spec.timing.sequence_lengths``); None leaves it to the network.
 
         Raises:
             InputError, MediaError, WeightsError: with what was given, what was expected and what to do.
@@ -236,6 +247,7 @@ class MMAudio:
         if count < 1 or not prompts:
             raise InputError(f"{count} takes of {len(prompts)} prompts were asked for; 1 or more of each are needed.")
         check_given(video, frames, fps, image, duration_s, start_s)
+        check_sync_timing(sync_timing)
         seeds = [seed + i for _ in prompts for i in range(count)]
         check_seeds(seeds)
         pictures = self._pictures(video, frames, fps, image, duration_s, start_s)
@@ -247,19 +259,11 @@ class MMAudio:
         fused = fuses_attention(self.device)
         self._planner.decide(Run(covered_s, batch, texts, moving, pictures is not None and not moving, fused))
         features = Features() if pictures is None else self.encode_frames(pictures)
-
-        # One row of text per sample; a run without any prompt needs no text encoder at all.
-        negative = None
-        if any(prompts) or negative_prompt:
-            text = self.encode_text([*prompts, negative_prompt] if negative_prompt else prompts)
-            negative = text[len(prompts) :] if negative_prompt else None
-            if any(prompts):
-                features = replace(features, text=text[: len(prompts)].repeat_interleave(count, dim=0))
+        text, negative = self._texts(prompts, negative_prompt, count)
+        features = replace(features, text=text, sync_timing=sync_timing)
         audio = self.vocode(self.decode(self.sample(features, covered_s, seeds, negative, settings)))
-        labels = [p for p in prompts for _ in range(count)]
-        takes = (Take(Audio(a[None], audio.sample_rate_hz), p, s) for a, p, s in zip(audio.samples, labels, seeds, strict=True))
         return Result(
-            takes=tuple(takes),
+            takes=takes_of(audio, [p for p in prompts for _ in range(count)], seeds),
             duration_s=covered_s,
             variant=self.variant,
             report=self.report,
@@ -267,6 +271,14 @@ class MMAudio:
             start_s=start_s,
             whole_video=duration_s is None,
         )
+
+    def _texts(self, prompts: list[str], negative_prompt: str, count: int) -> tuple[Tensor | None, Tensor | None]:
+        """One row per sample, and the negative one; without any prompt no text encoder is needed at all."""
+        if not any(prompts) and not negative_prompt:
+            return None, None
+        text = self.encode_text([*prompts, negative_prompt] if negative_prompt else prompts)
+        rows = text[: len(prompts)].repeat_interleave(count, dim=0) if any(prompts) else None
+        return rows, text[len(prompts) :] if negative_prompt else None
 
     def _pictures(
         self, video: Any, frames: Any, fps: float | Fraction | None, image: Any, duration_s: float | None, start_s: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,12 @@ class Take:
     audio: Audio
     prompt: str
     seed: int
+
+
+def takes_of(audio: Audio, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Take, ...]:
+    """``audio`` (B, 1, N) as B takes, with the prompt and seed of each."""
+    rows = zip(audio.samples, prompts, seeds, strict=True)
+    return tuple(Take(Audio(row[None], audio.sample_rate_hz), prompt, seed) for row, prompt, seed in rows)
 
 
 @dataclass(frozen=True)

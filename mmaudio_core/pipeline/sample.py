@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..sampling.known import keeping
 from ..sampling.noise import draw_noise
 from ..sampling.solvers import dormand_prince, euler, euler_times, midpoint, midpoint_times
-from ..spec.timing import SequenceLengths, sequence_lengths
+from ..spec.timing import SequenceLengths
 from ..transformer.model import FlowNetwork
 from ..types import Features, Latents
 from .accelerate import Accelerator
@@ -98,7 +98,7 @@ def sample_latents(
             all seeds nor one per seed.
     """
     settings = settings or SampleSettings()
-    lengths = sequence_lengths(duration_s, net.spec.audio)
+    lengths = net.lengths(duration_s, features.sync_timing)
     features = _for_lengths(features, lengths)
     for name in ("clip", "sync", "text"):
         value = getattr(features, name)
@@ -181,13 +181,15 @@ def _rows(features: Features, part: slice) -> Features:
 
 
 def _for_lengths(features: Features, lengths: SequenceLengths) -> Features:
-    """``features`` checked against the duration, a still image's token repeated for every visual position."""
+    """``features`` checked against the duration, with the S sync tokens of the timing, and a still image's token repeated."""
     covered = features.duration_s
     if covered is not None and abs(covered - lengths.duration_s) > DURATION_TOLERANCE_S:
         raise InputError(
             f"The features cover {covered:g} s and {lengths.duration_s:g} s of sound were asked for; "
             "extract features and sample with the same duration."
         )
+    if features.sync is not None:
+        features = replace(features, sync=features.sync[:, : lengths.sync])
     if features.clip is not None and covered is None and features.clip.shape[1] == 1:
         return replace(features, clip=features.clip.expand(-1, lengths.clip, -1))
     return features

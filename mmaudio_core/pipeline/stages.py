@@ -14,7 +14,7 @@ from ..features.synchformer import SEGMENTS_PER_CHUNK
 from ..layers.float8 import keeps_float8
 from ..spec.audio import LATENT_STRIDE
 from ..spec.model import CLIPSpec, FlowSpec, PartSpec, SynchformerSpec, VAESpec, VocoderSpec
-from ..spec.timing import SYNC_TOKENS_PER_SEGMENT, sequence_lengths
+from ..spec.timing import SYNC_TOKENS_PER_SEGMENT, segments_to_encode, sequence_lengths
 from ..vocoder.chunked import FRAMES_PER_CHUNK as MEL_FRAMES
 from ..weights.build import build_module
 from ..weights.fp8 import store_in_float8_
@@ -104,7 +104,7 @@ def needs_of(specs: Mapping[str, PartSpec], precision: Precision, run: Run) -> l
         return memory.clip_image_bytes(clip, frames, precision.of("clip")) + 2 * pictures * clip.embed_dim * FLOAT32_BYTES
 
     def sync_work(segments: int) -> int:
-        features = 2 * lengths.sync * sync.width * FLOAT32_BYTES  # the pieces and the whole, as for CLIP
+        features = 2 * seen * SYNC_TOKENS_PER_SEGMENT * sync.width * FLOAT32_BYTES  # the pieces and the whole, as for CLIP
         return memory.synchformer_bytes(sync, segments, precision.of("synchformer")) + features
 
     needs = []
@@ -113,8 +113,8 @@ def needs_of(specs: Mapping[str, PartSpec], precision: Precision, run: Run) -> l
     if run.video or run.image:
         needs.append(need("CLIP image", "clip image", "clip", _halves(min(CLIP_FRAMES, pictures)), clip_work, text=False))
     if run.video:
-        sync, segments = cast(SynchformerSpec, specs["synchformer"]), lengths.sync // SYNC_TOKENS_PER_SEGMENT
-        sizes = _halves(min(SEGMENTS_PER_CHUNK, segments))
+        sync, seen = cast(SynchformerSpec, specs["synchformer"]), segments_to_encode(run.duration_s)
+        sizes = _halves(min(SEGMENTS_PER_CHUNK, seen))
         needs.append(need("Synchformer", "synchformer", "synchformer", sizes, sync_work))
     if run.texts:
         words = memory.clip_text_bytes(clip, run.texts, precision.of("clip"))

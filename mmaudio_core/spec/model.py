@@ -12,10 +12,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from ..errors import SpecError
 from .audio import AudioSpec, audio_for_latent_dim, audio_for_mel_bins
+from .timing import SYNC_TIMINGS, SyncTiming
 
 HEAD_DIM = 64
 ABLATIONS = {"sync": ("frames", "visual", "none"), "rope": ("aligned", "plain", "none"), "mlp": ("conv", "linear")}
-"""Choices of ``FlowSpec``, the published one first."""
+CHOICES = ABLATIONS | {"sync_timing": SYNC_TIMINGS}
+"""Of ``FlowSpec``, the published one first; ablations change how a network is built."""
 T = TypeVar("T", bound="PartSpec")
 
 
@@ -60,10 +62,11 @@ def _positive(spec: PartSpec, *names: str) -> None:
 class FlowSpec(PartSpec):
     """The flow network: ``width`` D, ``heads`` H of 64 channels, N1 joint and N2 audio-only blocks (arXiv 2412.15322, 3.3).
 
-    The last three are the paper's ablations; no published network departs from their defaults. sync: Synchformer's features
-    modulate the audio "frames", are summed into the "visual" stream (which then has their frame rate), or "none" of them is
-    used. rope: positions of the visual stream "aligned" in time with the audio's, "plain" ones that count tokens, or "none" in
-    either stream. mlp: "conv" over time in the audio and visual blocks, or "linear".
+    sync, rope and mlp are the paper's ablations, and published networks have the defaults of these and of sync_timing. sync:
+    Synchformer's features modulate the audio "frames", are summed into the "visual" stream (which then has their frame rate),
+    or "none" of them is used. rope: positions of the visual stream "aligned" in time with the audio's, "plain" ones that count
+    tokens, or "none" in either stream. mlp: "conv" over time in the audio and visual blocks, or "linear". sync_timing: how sync
+    tokens are laid over the sound where nobody asks for another way (``spec.timing.sequence_lengths``).
     """
 
     kind: ClassVar[str] = "flow"
@@ -80,9 +83,10 @@ class FlowSpec(PartSpec):
     sync: Literal["frames", "visual", "none"] = "frames"
     rope: Literal["aligned", "plain", "none"] = "aligned"
     mlp: Literal["conv", "linear"] = "conv"
+    sync_timing: SyncTiming = "stretched"
 
     def __post_init__(self) -> None:
-        for name, choices in ABLATIONS.items():
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SpecError(f"The flow configuration has {name} = {getattr(self, name)!r}; use {' or '.join(choices)}.")
         _positive(self, "latent_dim", "width", "heads", "joint_blocks", "clip_dim", "sync_dim", "text_dim", "text_tokens")
@@ -92,9 +96,9 @@ class FlowSpec(PartSpec):
             raise SpecError(f"The flow configuration has audio_blocks = {self.audio_blocks}; 0 or more is needed.")
 
     def to_dict(self) -> dict[str, Any]:
-        """See ``PartSpec``; ablations only where there are some, so that older versions read what they can build."""
+        """See ``PartSpec``; choices only where they are not the published ones, so that older versions read what they know."""
         values = super().to_dict()
-        return {key: value for key, value in values.items() if value != ABLATIONS.get(key, (None,))[0]}
+        return {key: value for key, value in values.items() if value != CHOICES.get(key, (None,))[0]}
 
     @property
     def audio(self) -> AudioSpec:
@@ -108,7 +112,7 @@ class FlowSpec(PartSpec):
             if spec == self:
                 return name
         more = ["v2"] if self.v2 else []
-        more += [f"{name} {getattr(self, name)}" for name, choices in ABLATIONS.items() if getattr(self, name) != choices[0]]
+        more += [f"{name} {getattr(self, name)}" for name, choices in CHOICES.items() if getattr(self, name) != choices[0]]
         return f"custom ({', '.join((f'width {self.width}', f'{self.joint_blocks}+{self.audio_blocks} blocks', *more))})"
 
 

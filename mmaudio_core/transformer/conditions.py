@@ -46,6 +46,18 @@ class Conditions:
         return self.clip.shape[0]
 
 
+def sync_index(sync_tokens: int, latent_tokens: int, steady_pace: tuple[int, int] | None = None) -> Tensor:
+    """Sync token of each of L latent tokens, int64 (L,) on the CPU: nearest-exact upsampling of all S tokens.
+
+    steady_pace: (S, L) of the duration whose pace is kept instead; L tokens of another duration take what they would there.
+    """
+    if steady_pace is None:
+        return upsampling_index(sync_tokens, latent_tokens)
+    tokens, of = steady_pace
+    times = -(-latent_tokens // of)
+    return upsampling_index(times * tokens, times * of)[:latent_tokens]
+
+
 def upsampling_index(tokens_in: int, tokens_out: int) -> Tensor:
     """Row of the source for each of ``tokens_out`` rows under nearest-exact upsampling, int64 on the CPU.
 

@@ -16,10 +16,10 @@ from ..layers.operations import TORCH, Operations
 from ..layers.rope import rope_table
 from ..layers.timestep import TimestepEmbedder
 from ..spec.model import HEAD_DIM, FlowSpec
-from ..spec.timing import SYNC_TOKENS_PER_SEGMENT, SequenceLengths
+from ..spec.timing import SYNC_TOKENS_PER_SEGMENT, SequenceLengths, SyncTiming, sequence_lengths, steady_pace
 from ..types import Features
 from .blocks import FinalLayer, JointBlock, Rotations, StreamBlock
-from .conditions import Conditions, upsampling_index
+from .conditions import Conditions, sync_index, upsampling_index
 from .fast_cache import FastCache
 
 
@@ -105,6 +105,14 @@ class FlowNetwork(nn.Module):
         """The network's latents (B, L, C) -> VAE latents."""
         return latents * self.latent_std.to(latents) + self.latent_mean.to(latents)
 
+    def lengths(self, duration_s: float, sync_timing: SyncTiming | None = None) -> SequenceLengths:
+        """L, V and S of ``duration_s``; ``sync_timing`` None is the network's own.
+
+        Raises:
+            InputError: for a duration below 0.64 s or not finite.
+        """
+        return sequence_lengths(duration_s, self.spec.audio, sync_timing or self.spec.sync_timing)
+
     def conditions(self, features: Features, lengths: SequenceLengths, batch: int | None = None) -> Conditions:
         """Project ``features`` for ``lengths`` (L, V, S); each missing input takes its learned empty tokens.
 
@@ -119,7 +127,7 @@ class FlowNetwork(nn.Module):
         clip = self._filled("clip", features.clip, self.empty_clip_feat, batch, lengths.clip, spec.clip_dim)
         sync = self._filled("sync", features.sync, self.empty_sync_feat, batch, lengths.sync, spec.sync_dim)
         text = self._filled("text", features.text, self.empty_string_feat, batch, spec.text_tokens, spec.text_dim)
-        return self.project(clip, sync, text, lengths.latent, sync_is_empty=features.sync is None)
+        return self.project(clip, sync, text, lengths.latent, features.sync is None, lengths.sync_timing)
 
     def _filled(self, name: str, feature: Tensor | None, empty: Tensor, batch: int, tokens: int, width: int) -> Tensor:
         if feature is None:
@@ -132,7 +140,15 @@ class FlowNetwork(nn.Module):
             )
         return feature.to(self.device, self.dtype).expand(batch, -1, -1)
 
-    def project(self, clip: Tensor, sync: Tensor, text: Tensor, latent_tokens: int, sync_is_empty: bool = False) -> Conditions:
+    def project(
+        self,
+        clip: Tensor,
+        sync: Tensor,
+        text: Tensor,
+        latent_tokens: int,
+        sync_is_empty: bool = False,
+        sync_timing: SyncTiming = "stretched",
+    ) -> Conditions:
         """Features (B, V, clip width), (B, S, sync width), (B, T, text width) -> ``Conditions``."""
         sync = (sync.unflatten(1, (-1, SYNC_TOKENS_PER_SEGMENT)) + self.sync_pos_emb.to(sync)).flatten(1, 2)
         clip = self.clip_input_proj(clip)
@@ -142,7 +158,8 @@ class FlowNetwork(nn.Module):
         if self.spec.sync != "frames":
             sync = 0 * sync  # a part of the graph all the same, so that all ranks agree on what has gradients
         text = self.text_input_proj(text)
-        index = upsampling_index(sync.shape[1], latent_tokens)
+        pace = steady_pace(self.spec.audio) if sync_timing == "steady" else None
+        index = sync_index(sync.shape[1], latent_tokens, pace)
         return Conditions(
             clip=clip,
             clip_pooled=self.clip_cond_proj(clip.mean(dim=1)),

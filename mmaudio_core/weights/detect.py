@@ -41,7 +41,7 @@ _SIGNS: dict[str, tuple[str, ...]] = {
 """Names (as our modules have them) that only this part has."""
 
 _UNSAID: dict[str, frozenset[str]] = {
-    "flow": frozenset({"sync", "rope"}),
+    "flow": frozenset({"sync", "rope", "sync_timing"}),
     "vae": frozenset(),
     "vocoder": frozenset({"block_dilations", "final_tanh"}),
     "synchformer": frozenset({"heads"}),

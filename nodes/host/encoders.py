@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from ...mmaudio_core.errors import InputError
+from ...mmaudio_core.features.segments import frames_to_encode
 from ...mmaudio_core.pipeline.memory import clip_image_bytes, clip_text_bytes, synchformer_bytes
 from ...mmaudio_core.spec.model import CLIPSpec, SynchformerSpec
 from ...mmaudio_core.types import Features, VideoFrames
@@ -70,7 +71,8 @@ class Encoders:
         if frames.sync is not None and self.has("synchformer"):
             needed = synchformer_bytes(self.synchformer_spec, SYNC_CHUNK, self.dtype)
             tower = self._tower("synchformer", "synchformer", progress=progress).use(needed)
-            sync = tower.encode(frames.sync, SYNC_CHUNK, progress).float().cpu()
+            seen = frames_to_encode(frames.sync, frames.duration_s)
+            sync = tower.encode(seen, SYNC_CHUNK, progress).float().cpu()
         if clip is None and sync is None:
             raise InputError("No encoder was loaded for the pictures; choose a CLIP file in 'MMAudio: Load Encoders'.")
         features = Features(clip=clip, sync=sync, duration_s=None if frames.sync is None else frames.duration_s)

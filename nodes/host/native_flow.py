@@ -10,6 +10,7 @@ from torch import Tensor
 from ...mmaudio_core.attention.protocol import Attention
 from ...mmaudio_core.layers.operations import TORCH, Operations
 from ...mmaudio_core.spec.model import FlowSpec
+from ...mmaudio_core.spec.timing import SyncTiming
 from ...mmaudio_core.transformer.model import FlowNetwork
 from .attention import host_attention, model_attention
 
@@ -44,6 +45,7 @@ class NativeFlow(FlowNetwork):
         transformer_options: Any = None,
         mmaudio_clip: Tensor | None = None,
         mmaudio_sync: Tensor | None = None,
+        mmaudio_sync_timing: SyncTiming = "stretched",
         **_: Any,
     ) -> Tensor:
         """Latents x (B, C, L) at time t -> minus the velocity (B, C, L), ComfyUI's direction for sigma = 1 - t.
@@ -59,7 +61,8 @@ class NativeFlow(FlowNetwork):
             if value is None or value.shape[2] != width or (tokens > 0 and value.shape[1] != tokens):
                 # ComfyUI calls this; the core's own classes show the pack's path in its messages.
                 raise ValueError(foreign_conditioning(None if value is None else tuple(value.shape)))
-        conditions = self.project(cast(Tensor, mmaudio_clip), cast(Tensor, mmaudio_sync), cast(Tensor, context), x.shape[2])
+        clip, sync, text = cast(Tensor, mmaudio_clip), cast(Tensor, mmaudio_sync), cast(Tensor, context)
+        conditions = self.project(clip, sync, text, x.shape[2], sync_timing=mmaudio_sync_timing)
         attend = model_attention(transformer_options) or self.attention
         return -self.velocity(x.transpose(1, 2), timesteps, conditions, attend).transpose(1, 2)
 

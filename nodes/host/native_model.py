@@ -107,6 +107,7 @@ class MMAudioModel(comfy.model_base.BaseModel):
         out["c_crossattn"] = comfy.conds.CONDRegular(filled["text"])
         out[conditioning.CLIP] = comfy.conds.CONDRegular(filled[conditioning.CLIP])
         out[conditioning.SYNC] = comfy.conds.CONDRegular(filled[conditioning.SYNC])
+        out[conditioning.SYNC_TIMING] = comfy.conds.CONDConstant(filled[conditioning.SYNC_TIMING])
         return out
 
     def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:

@@ -76,6 +76,17 @@ def test_every_input_changes_the_sound(model: MMAudio, video: Path) -> None:
             assert not close(sounds[a], sounds[b]), f"{a} sounds like {b}"
 
 
+def test_the_timing_of_sync_tokens_is_the_networks_or_the_one_asked_for(model: MMAudio, video: Path) -> None:
+    seen = model.encode_frames(model.read_video(video))
+    assert seen.sync is not None
+    assert seen.sync.shape[1] == 64, "48 are published at 2.4 s; 64 are what steady timing needs"
+    made = [model.generate(video, settings=FAST, sync_timing=timing).audio.samples for timing in (None, "steady", "stretched")]
+    assert torch.equal(made[0], made[1])
+    assert not close(made[0], made[2])
+    with pytest.raises(InputError, match="The sync timing 'slow' is unknown; use stretched or steady"):
+        model.generate(video, settings=FAST, sync_timing="slow")  # type: ignore[arg-type]
+
+
 def test_frames_with_a_rate_are_as_good_as_a_file(model: MMAudio, tmp_path: Path) -> None:
     frames = moving_frames(50)
     path = write_silent_video(iter(frames), 25, tmp_path / "lossless.mkv", codec="ffv1", pix_fmt="bgr0")

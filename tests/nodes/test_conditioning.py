@@ -29,7 +29,7 @@ def given_features(host: Host, clip: bool, sync: bool, text: bool, duration_s: f
     made = torch.Generator().manual_seed(0)
     return host.of("mmaudio_core.types").Features(
         clip=torch.randn(1, 16, 64, generator=made) if clip else None,
-        sync=torch.randn(1, 40, 128, generator=made) if sync else None,
+        sync=torch.randn(1, 56, 128, generator=made) if sync else None,
         text=torch.randn(1, 77, 64, generator=made) if text else None,
         duration_s=duration_s,
     )
@@ -53,12 +53,34 @@ def test_the_model_fills_in_its_own_empty_features(host: Host, net: Any, present
     """The same as the core does with the same features missing."""
     conditioning, features = host.of("nodes.host.conditioning"), given_features(host, *present)
     [[text, values]] = conditioning.pack(features, 77, 64)
-    lengths = host.of("mmaudio_core.spec.timing").sequence_lengths(2.0, net.spec.audio)
+    lengths = net.lengths(2.0)
     filled = conditioning.complete(net, text, values, lengths.latent)
-    ours = net.project(filled[conditioning.CLIP], filled[conditioning.SYNC], filled["text"], lengths.latent)
+    rows = filled[conditioning.CLIP], filled[conditioning.SYNC], filled["text"]
+    ours = net.project(*rows, lengths.latent, sync_timing=filled[conditioning.SYNC_TIMING])
     wanted = net.conditions(features, lengths, 1)
     for name in ("clip", "clip_pooled", "sync", "text", "text_pooled"):
         assert torch.equal(getattr(ours, name), getattr(wanted, name)), name
+
+
+def test_the_timing_reaches_the_network(host: Host, net: Any) -> None:
+    """The embedded model's own is "steady", for which 2 s need 56 tokens; more of them are left out for "stretched"."""
+    conditioning, Features = host.of("nodes.host.conditioning"), host.of("mmaudio_core.types").Features
+    clip, sync = torch.randn(1, 16, 64), torch.randn(1, 56, 128)
+    made = {}
+    for timing, wanted, tokens in ((None, "steady", 56), ("steady", "steady", 56), ("stretched", "stretched", 40)):
+        [[text, values]] = conditioning.pack(Features(clip, sync, duration_s=2.0, sync_timing=timing), 77, 64)
+        assert conditioning.unpack([[text, values]], "positive").sync_timing == timing
+        filled = conditioning.complete(net, text, values, 63)
+        assert filled[conditioning.SYNC_TIMING] == wanted
+        assert torch.equal(filled[conditioning.SYNC], sync[:, :tokens])
+        made[timing] = net(
+            torch.randn(1, 20, 63, generator=torch.Generator().manual_seed(1)),
+            torch.tensor([0.3]),
+            filled["text"],
+            **{name: filled[name] for name in (conditioning.CLIP, conditioning.SYNC, conditioning.SYNC_TIMING)},
+        )
+    assert torch.equal(made[None], made["steady"])
+    assert not torch.allclose(made["steady"], made["stretched"], atol=1e-3)
 
 
 def test_the_prompt_node(host: Host, encoders: Any) -> None:

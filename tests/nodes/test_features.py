@@ -46,7 +46,8 @@ def test_images_with_a_rate(host: Host, encoders: Any) -> None:
     features, duration_s = host.run("ExtractFeatures", encoders=encoders, images=pictures(40), fps=20.0).args
     assert duration_s == features.duration_s == 2.0
     assert features.clip.shape == (1, 16, 64)
-    assert features.sync.shape == (1, 40, 128)
+    assert features.sync.shape == (1, 56, 128)  # 40 are published, 56 are what "steady" timing needs
+    assert features.sync_timing is None
     assert features.text is None
     assert encoders.loaded() == ("clip image", "synchformer")
 
@@ -58,6 +59,21 @@ def test_start_and_duration_choose_a_part(host: Host, encoders: Any) -> None:
     assert part[1] == alone[1] == 2.0
     assert torch.allclose(part[0].clip, alone[0].clip, atol=1e-4)
     assert torch.allclose(part[0].sync[:, :32], alone[0].sync[:, :32], atol=1e-4)
+
+
+def test_the_timing_goes_with_the_features_and_not_into_what_is_remembered(
+    host: Host, encoders: Any, counted: list[str]
+) -> None:
+    chosen = {}
+    for timing in ("steady", "model", "stretched"):
+        given = {"encoders": encoders, "images": pictures(40), "fps": 20.0, "sync_timing": timing}
+        chosen[timing] = host.run("ExtractFeatures", **given)[0]
+    assert {timing: features.sync_timing for timing, features in chosen.items()} == {
+        "steady": "steady",
+        "model": None,
+        "stretched": "stretched",
+    }
+    assert counted == ["encode_image", "encode"]
 
 
 def test_the_same_pictures_are_encoded_once(host: Host, encoders: Any, counted: list[str]) -> None:

@@ -35,7 +35,7 @@ def features(host: Host, text: bool = True, duration_s: float | None = 2.0) -> t
     """Positive and negative features as the pack's values."""
     made = torch.Generator().manual_seed(5)
     kind = host.of("mmaudio_core.types").Features
-    clip, sync, words = (0.1 * torch.randn(1, n, w, generator=made) for n, w in ((16, 64), (40, 128), (77, 64)))
+    clip, sync, words = (0.1 * torch.randn(1, n, w, generator=made) for n, w in ((16, 64), (56, 128), (77, 64)))
     return kind(clip, sync, words if text else None, duration_s), kind(text=words.flip(1) if text else None)
 
 
@@ -72,8 +72,8 @@ def by_the_host(host: Host, model: Any, start: Any, denoise: float = 1.0, seed: 
     return inner.process_latent_out(x)
 
 
-def expanded(cond: dict[str, torch.Tensor], batch: int) -> dict[str, torch.Tensor]:
-    return {name: value.expand(batch, -1, -1) for name, value in cond.items()}
+def expanded(cond: dict[str, Any], batch: int) -> dict[str, Any]:
+    return {name: value.expand(batch, -1, -1) if isinstance(value, torch.Tensor) else value for name, value in cond.items()}
 
 
 def close(a: torch.Tensor, b: torch.Tensor, relative: float = 1e-4) -> bool:

@@ -16,7 +16,7 @@ from trainer.prove.ablations import FOLDER, MEASURES, ROWS, cell, collected, mar
 def test_every_row_is_a_run_that_can_be_configured() -> None:
     configs = {}
     for row in ROWS:
-        run, export, score = stages_of_rows([row], [3], 1000, 50)
+        run, export, score = stages_of_rows([row], [3], 1000, 8, 50)
         changes = [word for word in run.command[2:] if word != "--set"]
         config = load_run_config("world", changes)
         assert (config.train.seed, config.train.steps) == (3, 1000)

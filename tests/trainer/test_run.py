@@ -236,6 +236,18 @@ def test_data_of_other_widths_are_refused(data: Path, tmp_path: Path) -> None:
         command(data, tmp_path / "run", "model.sizes.text_dim=24")
 
 
+def test_a_steady_network_needs_data_of_eight_seconds(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = r"\"steady\" is the pace of 8 s, and the data are clips of 2 s; extract them with --duration 8"
+    with pytest.raises(InputError, match=wrong):
+        command(data, tmp_path / "run", "model.sizes.sync_timing=steady")
+    few = ("model.variant=", f"model.base={EMBEDDED_FILE}", "train.steps=1", "optim.warmup_steps=0", "preview.every=0")
+    assert main(["run", "smoke_cpu", "--set", *changes(data, tmp_path / "tuned", *few)]) == 0
+    assert 'it is trained as "stretched"' in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "tuned"), "-o", str(tmp_path / "tuned.safetensors"), "--quiet"]) == 0
+    tuned, _ = load_part(tmp_path / "tuned.safetensors", "flow")
+    assert tuned.spec.sync_timing == "stretched"
+
+
 def test_a_base_of_another_variant_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"model\.variant asks for small_16k"):
         command(data, tmp_path / "run", f"model.base={EMBEDDED_FILE}", "model.variant=small_16k")

@@ -166,16 +166,18 @@ class StandIn:
 
     audio = AUDIO_16K
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 8.0) -> None:
+        self.seconds = seconds
         self.seeds: list[int] = []
         self.texts: list[str] = []
+        self.timings: list[str | None] = []
 
     def read_frames(self, frames: Any, fps: float) -> Tensor:
-        assert (frames.shape, fps) == ((200, 224, 224, 3), 25)
+        assert (frames.shape, fps) == ((round(25 * self.seconds), 224, 224, 3), 25)
         return torch.from_numpy(frames[0, 0, 0].astype("float32"))
 
     def encode_frames(self, frames: Tensor) -> Features:
-        return Features(clip=frames[None, None], sync=frames[None, None], duration_s=8.0)
+        return Features(clip=frames[None, None], sync=frames[None, None], duration_s=self.seconds)
 
     def encode_text(self, prompts: list[str]) -> Tensor:
         self.texts += prompts
@@ -184,8 +186,9 @@ class StandIn:
     def sample(
         self, features: Features, duration_s: float, seeds: list[int], negative: torch.Tensor | None, settings: SampleSettings
     ) -> Features:
-        assert (duration_s, settings.steps, negative) == (8.0, 3, None)
+        assert (duration_s, settings.steps, negative) == (self.seconds, 3, None)
         self.seeds += seeds
+        self.timings.append(features.sync_timing)
         return features
 
     def decode(self, latents: Features) -> Features:
@@ -195,7 +198,7 @@ class StandIn:
         clips = [make_clip(seed) for seed in self.seeds[-len(features.clip) :]]
         for row, clip in zip(features.clip, clips, strict=True):
             assert row[0].tolist() == clip.frames[0, 0, 0].tolist()
-        sounds = [torch.from_numpy(clip.samples).roll(640) for clip in clips]
+        sounds = [torch.from_numpy(clip.samples).roll(640)[: round(16_000 * self.seconds)] for clip in clips]
         return Audio(torch.stack(sounds)[:, None], 16_000)
 
 
@@ -250,6 +253,42 @@ def test_text_alone_needs_no_pictures_and_pictures_alone_no_text(classifier: Cla
     assert video.text is None
     assert video.clip is not None
     assert video.duration_s == 8.0
+
+
+def test_the_first_seconds_alone_can_be_scored(classifier: Classifier) -> None:
+    model = StandIn(seconds=4.0)
+    tripper = SimpleNamespace(audio=AUDIO_16K, back=lambda samples: (None, samples))
+    wishes = Wishes(7, duration_s=4.0, sync_timing="steady", settings=SampleSettings(steps=3, batch_size=3))
+    values = score(model, tripper, classifier, wishes)  # type: ignore[arg-type]
+    assert model.timings == ["steady"] * 3
+    every = [event for seed in wishes.seeds for event in strikes_of(make_clip(seed, pictures=False))]
+    assert values["counts"]["strikes"] == sum(event.time_s < 4.0 for event in every) < len(every)
+    assert values["model"]["onset_f1_50ms"] > 0.9
+    assert values["truth"]["onset_f1_50ms"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"duration_s": 9.0}, "9 s of each clip were asked for; the world's clips have 8 s"),
+        ({"duration_s": 0.2}, r"at least 0\.64 s"),
+        ({"sync_timing": "slow"}, "use stretched or steady"),
+    ],
+)
+def test_impossible_wishes(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Wishes(3, **wrong)
+
+
+def test_the_beginning_of_a_clip() -> None:
+    clip = make_clip(SCORED_FROM, AUDIO_44K.sample_rate_hz)
+    short = clip.beginning(2.5)
+    assert clip.beginning(8.0) is clip
+    assert (short.frames == clip.frames[:62]).all()
+    assert (short.samples == clip.samples[:110_250]).all()
+    assert len(short.samples) == 110_250
+    assert short.events == tuple(event for event in clip.events if event.time_s < 2.5)
+    assert short.captions == clip.captions
 
 
 def test_a_negative_prompt_goes_to_the_guidance() -> None:

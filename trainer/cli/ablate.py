@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these (default: all; an unknown one lists them)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the trainings (default 0 1 2)")
     parser.add_argument("--steps", type=int, default=1000, metavar="N", help="of each training (default 1000)")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="samples of each step (default 8)")
     parser.add_argument("--clips", type=int, default=100, metavar="N", help="held-out clips that are scored (default 100)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="trainings at once (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from ..prove.stages import ENCODERS
 
     rows, seeds = list(dict.fromkeys(args.rows or ROWS)), list(dict.fromkeys(args.seeds))
-    stages = stages_of_rows(rows, seeds, args.steps, args.clips)
+    stages = stages_of_rows(rows, seeds, args.steps, args.batch, args.clips)
     if args.workers < 1:
         raise InputError(f"{args.workers} workers were asked for; 1 or more is needed.")
     for needed in (ENCODERS, "shards/train/index.json", "shards/val/index.json"):
@@ -49,6 +50,6 @@ def run(args: argparse.Namespace) -> int:
     found = collected(args.folder, rows, seeds)
     print(markdown(found))
     if args.json is not None:
-        write_json(args.json, {"steps": args.steps, "clips": args.clips, "seeds": seeds, "rows": found})
+        write_json(args.json, {"steps": args.steps, "batch": args.batch, "clips": args.clips, "seeds": seeds, "rows": found})
         print(args.json)
     return 0

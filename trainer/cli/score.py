@@ -61,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--negative", default="", metavar="TEXT", help="negative prompt for all clips (default: none)")
     parser.add_argument("--no-video", action="store_true", help="the model sees nothing: text alone")
+    parser.add_argument("--duration", type=float, default=8.0, metavar="S", help="the clips' first seconds (default 8)")
+    parser.add_argument(
+        "--sync-timing", choices=("stretched", "steady"), help="as for mmaudio generate; default: the network's own"
+    )
     parser.add_argument(
         "--lines",
         nargs="+",
@@ -90,7 +94,17 @@ def run(args: argparse.Namespace) -> int:
 
     settings = SampleSettings(args.steps, args.guidance, args.solver, args.batch_size)
     lines = tuple(args.lines or LINES)
-    wishes = Wishes(args.clips, args.seed, args.prompts, args.negative, not args.no_video, settings, lines)
+    wishes = Wishes(
+        args.clips,
+        args.seed,
+        args.prompts,
+        args.negative,
+        not args.no_video,
+        args.duration,
+        args.sync_timing,
+        settings=settings,
+        lines=lines,
+    )
     if args.json is not None and not args.json.resolve().parent.is_dir():  # before minutes of listening
         raise InputError(f"The folder of {args.json} does not exist; create it or choose another file.")
     model = load_model(args.weights, args.device)
@@ -178,6 +192,8 @@ def described(args: argparse.Namespace, wishes: Wishes, model: MMAudio, classifi
         "prompts": wishes.prompts,
         "negative": wishes.negative,
         "video": wishes.video,
+        "duration_s": wishes.duration_s,
+        "sync_timing": wishes.sync_timing,
         "variant": model.variant,
         "weights": {kind: str(path) for kind, path in model.parts.files.paths.items()},
         "device": str(model.device),

@@ -54,6 +54,7 @@ def spec_of(model: ModelConfig) -> FlowSpec | None:
         sizes.sync,
         sizes.rope,
         sizes.mlp,
+        sizes.sync_timing,
     )
 
 

@@ -26,6 +26,7 @@ class SizesConfig:
     sync: Literal["frames", "visual", "none"] = "frames"
     rope: Literal["aligned", "plain", "none"] = "aligned"
     mlp: Literal["conv", "linear"] = "conv"
+    sync_timing: Literal["stretched", "steady"] = "stretched"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import nn
 
 from mmaudio_core.errors import InputError
 from mmaudio_core.spec.model import FlowSpec
+from mmaudio_core.spec.timing import STEADY_DURATION_S
 from mmaudio_core.transformer.model import FlowNetwork
 
 from ..config.schema import RunConfig
@@ -78,6 +79,7 @@ def make_trained(config: RunConfig, index: Index, ranks: Ranks, resumed: bool) -
     """
     network = make_network(config.model, config.train.seed)
     check_widths(network.spec, index)
+    settle_timing(network, index, bool(config.model.base))
     if not config.model.base and not resumed:
         with torch.no_grad():
             mean, std = latent_statistics(index, ranks, config.data.statistics_samples)
@@ -120,6 +122,25 @@ def check_widths(spec: FlowSpec, index: Index) -> None:
             f"The data do not fit the network ({spec.variant}): {said}. Extract them with the encoders of that variant, or "
             "train another one."
         )
+
+
+def settle_timing(network: FlowNetwork, index: Index, begun: bool) -> None:
+    """Makes a "steady" network "stretched" where it would see clips of another pace than its own.
+
+    begun: it comes from a file, whose timing nobody chose for this run.
+
+    Raises:
+        InputError: when it does not, so that "steady" was asked for.
+    """
+    if network.spec.sync_timing != "steady" or index.duration_s == STEADY_DURATION_S:
+        return
+    said = f'the sync timing "steady" is the pace of {STEADY_DURATION_S:g} s, and the data are clips of {index.duration_s:g} s'
+    if not begun:
+        raise InputError(
+            f'In model.sizes, {said}; extract them with --duration {STEADY_DURATION_S:g}, or set it to "stretched".'
+        )
+    log.warning('In the base, %s: it is trained as "stretched", and will be right for sounds of that length.', said)
+    network.spec = replace(network.spec, sync_timing="stretched")
 
 
 def same_run(config: RunConfig, other: RunConfig) -> None:

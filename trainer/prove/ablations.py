@@ -37,7 +37,7 @@ MEASURES = ("onset_f1_50ms", "onset_f1", "onset_accuracy", "onset_ap", "material
 FOLDER, CLASSIFIER = "ablations", "materials.safetensors"
 
 
-def stages_of_rows(rows: Sequence[str], seeds: Sequence[int], steps: int, clips: int) -> tuple[Stage, ...]:
+def stages_of_rows(rows: Sequence[str], seeds: Sequence[int], steps: int, batch: int, clips: int) -> tuple[Stage, ...]:
     """Training, export and score of each of ``rows`` with each of ``seeds``, in the folder of a recipe.
 
     Raises:
@@ -45,18 +45,22 @@ def stages_of_rows(rows: Sequence[str], seeds: Sequence[int], steps: int, clips:
     """
     if unknown := [row for row in rows if row not in ROWS]:
         raise InputError(f"The row {unknown[0]!r} is unknown; known are {', '.join(ROWS)}.")
-    if min(steps, clips, len(rows), len(seeds)) < 1:
-        raise InputError(f"{len(rows)} rows, {len(seeds)} seeds, {steps} steps, {clips} clips: 1 or more of each is needed.")
-    return tuple(stage for seed in seeds for row in rows for stage in _stages(row, seed, steps, clips))
+    if min(steps, batch, clips, len(rows), len(seeds)) < 1:
+        raise InputError(
+            f"{len(rows)} rows, {len(seeds)} seeds, {steps} steps of {batch} samples, {clips} clips: "
+            "1 or more of each is needed."
+        )
+    return tuple(stage for seed in seeds for row in rows for stage in _stages(row, seed, steps, batch, clips))
 
 
-def _stages(row: str, seed: int, steps: int, clips: int) -> tuple[Stage, ...]:
+def _stages(row: str, seed: int, steps: int, batch: int, clips: int) -> tuple[Stage, ...]:
     name = cell(row, seed)
     folder = f"{FOLDER}/{name}"
     # One checkpoint and one snapshot of the averages: many of these runs must lie side by side.
     usual = (
         *(f"train.folder={folder}", f"train.seed={seed}", f"train.steps={steps}", f"model.text_encoder={ENCODERS}"),
-        *("checkpoint.keep=1", f"checkpoint.every={steps}", f"ema.snapshot_every={steps}", "validation.every=0"),
+        *("checkpoint.keep=1", f"train.global_batch={batch}"),
+        *(f"checkpoint.every={steps}", f"ema.snapshot_every={steps}", "validation.every=0"),
         f"optim.warmup_steps={min(200, steps // 5)}",
     )
     family = f"{folder}/family.safetensors"

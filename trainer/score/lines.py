@@ -8,7 +8,7 @@ clip, a random one of those to train on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmaudio_core.errors import InputError
 from mmaudio_core.pipeline.sample import SampleSettings
+from mmaudio_core.spec.timing import SyncTiming, check_duration, check_sync_timing
 from mmaudio_core.types import Features
 
 from ..world import DURATION_S, HELD_OUT_SEED, WorldClip, make_clip
@@ -38,7 +39,8 @@ class Wishes:
     """What to score.
 
     clips: how many, of the seeds SCORED_FROM + ``seed`` and on. seed: also of the model's noise. prompts: the clip's first
-    caption, or none. negative: a negative prompt for all clips. video: False leaves the pictures out.
+    caption, or none. negative: a negative prompt for all clips. video: False leaves the pictures out. duration_s: the clips'
+    first seconds. sync_timing: of the model's features; None leaves it to the network.
     """
 
     clips: int = 200
@@ -46,6 +48,8 @@ class Wishes:
     prompts: Literal["caption", "none"] = "caption"
     negative: str = ""
     video: bool = True
+    duration_s: float = DURATION_S
+    sync_timing: SyncTiming | None = None
     settings: SampleSettings = field(default_factory=SampleSettings)
     lines: tuple[str, ...] = LINES
 
@@ -55,6 +59,10 @@ class Wishes:
                 f"{self.clips} clips from seed {self.seed} on were asked for; 1 clip or more is needed, and a seed from 0 to "
                 f"{HELD_OUT_SEED // 10 - 1}."
             )
+        check_duration(self.duration_s)
+        check_sync_timing(self.sync_timing)
+        if self.duration_s > DURATION_S:
+            raise InputError(f"{self.duration_s:g} s of each clip were asked for; the world's clips have {DURATION_S:g} s.")
         if unknown := [line for line in self.lines if line not in LINES]:
             raise InputError(f"The line {unknown[0]!r} is unknown; use {', '.join(LINES)}.")
         if "model" in self.lines and self.prompts == "none" and not self.video:
@@ -87,7 +95,7 @@ class Sounds:
         if line == "round_trip":
             return self._round_trip(samples)
         seed = int(np.random.default_rng((self._wishes.seed, clip.seed)).integers(TRAINING_SEEDS))
-        return torch.from_numpy(make_clip(seed, clip.sample_rate_hz, pictures=False).samples)
+        return torch.from_numpy(make_clip(seed, clip.sample_rate_hz, pictures=False).samples[: len(clip.samples)])
 
     def _round_trip(self, samples: Tensor) -> Tensor:
         from mmaudio_core.spec.timing import sequence_lengths
@@ -96,7 +104,7 @@ class Sounds:
 
         assert self._tripper is not None
         audio = self._tripper.audio
-        whole = audio.samples_of_latents(sequence_lengths(DURATION_S, audio).latent)
+        whole = audio.samples_of_latents(sequence_lengths(self._wishes.duration_s, audio).latent)
         # At the level at which VAE and vocoder were trained.
         padded = torch.nn.functional.pad(at_peak(samples), (0, whole - len(samples)))
         return self._tripper.back(padded)[1][: len(samples)]
@@ -109,10 +117,11 @@ class Sounds:
             clip_rows = [one.clip for one in seen if one.clip is not None]
             sync_rows = [one.sync for one in seen if one.sync is not None]
             features = Features(torch.cat(clip_rows), torch.cat(sync_rows), duration_s=seen[0].duration_s)
+        features = replace(features, sync_timing=self._wishes.sync_timing)
         if self._wishes.prompts == "caption":
-            text = model.encode_text([clip.captions[0] for clip in clips])
-            features = Features(features.clip, features.sync, text, features.duration_s)
+            features = replace(features, text=model.encode_text([clip.captions[0] for clip in clips]))
         negative = model.encode_text([self._wishes.negative]) if self._wishes.negative else None
         seeds = [clip.seed + self._wishes.seed for clip in clips]
-        audio = model.vocode(model.decode(model.sample(features, DURATION_S, seeds, negative, self._wishes.settings)))
+        latents = model.sample(features, self._wishes.duration_s, seeds, negative, self._wishes.settings)
+        audio = model.vocode(model.decode(latents))
         return list(audio.samples[:, 0])

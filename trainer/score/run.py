@@ -49,4 +49,5 @@ def _batches(model: MMAudio, wishes: Wishes) -> Iterator[list[WorldClip]]:
     pictures = wishes.video and "model" in wishes.lines
     size, seeds = wishes.settings.batch_size, wishes.seeds
     for first in range(0, len(seeds), size):
-        yield [make_clip(s, model.audio.sample_rate_hz, pictures=pictures) for s in seeds[first : first + size]]
+        clips = (make_clip(s, model.audio.sample_rate_hz, pictures=pictures) for s in seeds[first : first + size])
+        yield [clip.beginning(wishes.duration_s) for clip in clips]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,6 +36,17 @@ class WorldClip:
     samples: np.ndarray
     captions: tuple[str, ...]
     events: tuple[Event, ...]
+
+    def beginning(self, duration_s: float) -> WorldClip:
+        """The first ``duration_s`` seconds, with the same captions."""
+        if duration_s >= DURATION_S:
+            return self
+        return replace(
+            self,
+            frames=self.frames[: round(duration_s * self.fps)],
+            samples=self.samples[: round(duration_s * self.sample_rate_hz)],
+            events=tuple(event for event in self.events if event.time_s < duration_s),
+        )
 
 
 def make_clip(seed: int, sample_rate_hz: int = 16_000, scene: str | None = None, pictures: bool = True) -> WorldClip:

@@ -41,7 +41,7 @@ class BaseModel(torch.nn.Module):
     def apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         """x (B, C, L) at sigma t (B,) -> the data that the network expects."""
         dtype = self.manual_cast_dtype or self.get_dtype()
-        given = {name: value.to(dtype) for name, value in kwargs.items()}
+        given = {name: value.to(dtype) if hasattr(value, "dtype") else value for name, value in kwargs.items()}
         time = self.process_timestep((t * self.model_sampling.multiplier).float(), x=x, **given)
         options = {"control": control, "transformer_options": transformer_options or {}}
         out = self.diffusion_model(x.to(dtype), time, context=c_crossattn.to(dtype), **options, **given).float()
