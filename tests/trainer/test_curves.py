@@ -13,8 +13,9 @@ from mmaudio_core.pipeline.sample import SampleSettings
 from trainer.cli import main
 from trainer.cli.figures import read_rows
 from trainer.prove import curves as module
+from trainer.prove.ablations import MEASURES as ABLATION_MEASURES
 from trainer.prove.curves import GUIDANCE, SOLVERS, STEPS, Point, curves, points
-from trainer.prove.figures import MEASURES, curves_figure
+from trainer.prove.figures import MEASURES, ablations_figure, curves_figure
 
 
 def test_each_curve_changes_one_thing() -> None:
@@ -79,15 +80,34 @@ def test_a_curve_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_files_that_are_none(text: str, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match="is no file of curves"):
-        read_rows(path)
+    for command, kind in (("curves", list), ("ablate", dict)):
+        with pytest.raises(InputError, match=rf"no file of that kind.*mmaudio-train {command} --json"):
+            read_rows(path, command, kind)  # type: ignore[type-var]
     assert main(["figures", "-o", str(tmp_path / "out"), "--curves", str(path)]) == 2
+    assert main(["figures", "-o", str(tmp_path / "out"), "--ablations", str(path)]) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_of_ablations(tmp_path: Path) -> None:
+    rows = {
+        name: [dict.fromkeys(ABLATION_MEASURES, value + seed / 10) for seed in range(3)]
+        for name, value in (("full", 0.6), ("no sync", 0.1))
+    }
+    data = ablations_figure(rows, tmp_path / "a.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert ablations_figure({"full": rows["full"]}, tmp_path / "b.png").read_bytes() != data
+    for wrong in ({}, {"full": []}, {"full": [{"kl": 1.0}]}):
+        with pytest.raises(InputError, match=r"No numbers for .*mmaudio-train ablate --json"):
+            ablations_figure(wrong, tmp_path / "c.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
 def test_figures_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = tmp_path / "curves.json"
     rows.write_text(json.dumps({"rows": made_up_rows()}), encoding="utf-8")
-    assert main(["figures", "-o", str(tmp_path / "out"), "--curves", str(rows), "--device", "cpu"]) == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["clip.png", "curves.png"]
+    ablations = tmp_path / "ablations.json"
+    ablations.write_text(json.dumps({"rows": {"full": [dict.fromkeys(ABLATION_MEASURES, 0.5)]}}), encoding="utf-8")
+    words = ["--curves", str(rows), "--ablations", str(ablations), "--device", "cpu"]
+    assert main(["figures", "-o", str(tmp_path / "out"), *words]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["ablations.png", "clip.png", "curves.png"]
     assert "clip.png" in capsys.readouterr().out

@@ -1,8 +1,8 @@
-"""The pictures of docs/proving-ground.md: a clip with its sounds, the curves of sampling's settings."""
+"""The pictures of docs/proving-ground.md: a clip with its sounds, the curves of sampling's settings, the ablations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SHOWN_SEED = HELD_OUT_SEED + 500_000_007
 MEASURES = (("onset_f1_50ms", "onset F1, 50 ms"), ("onset_f1", "onset F1, 0.3 s"), ("material_accuracy", "material"))
 AXES = {"guidance": ("cfg_strength", "guidance strength"), "steps": ("steps", "Euler steps")}
+PANELS = (("onset_f1_50ms", "onset F1, 50 ms"), ("material_accuracy", "material"), ("frechet_distance", "Fréchet distance"))
 DPI = 110
 
 
@@ -36,11 +37,7 @@ def curves_figure(rows: Sequence[dict[str, Any]], path: Path) -> Path:
         InputError: when a curve or a measure is missing.
         DependencyError: without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError(f"matplotlib cannot be imported ({error}); install it: pip install matplotlib") from error
-    figure = Figure(figsize=(11, 3.4), dpi=DPI, layout="constrained")
+    figure = _figure(3.4)
     left, middle, right = figure.subplots(1, 3, sharey=True)
     for axes, curve in ((left, "guidance"), (middle, "steps")):
         key, title = AXES[curve]
@@ -59,6 +56,43 @@ def curves_figure(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     names = [bar["solver"] if bar["solver"] == "dopri5" else f"{bar['solver']} {bar['steps']}" for bar in bars]
     right.set_xticks(range(len(bars)), names)
     right.set_xlabel("solver and steps")
+    return _saved(figure, path)
+
+
+def ablations_figure(rows: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> Path:
+    """Row -> the numbers of each seed, as ``prove.ablations.collected`` gives them: a dot each, and a line over them; a PNG.
+
+    Raises:
+        InputError: when there is no row, or a measure is missing.
+        DependencyError: without matplotlib.
+    """
+    lacking = [name for name, seeds in rows.items() if not seeds or any(key not in one for one in seeds for key, _ in PANELS)]
+    if lacking or not rows:
+        raise InputError(f"No numbers for {lacking or 'any row'}; give what mmaudio-train ablate --json wrote.")
+    figure = _figure(0.9 + 0.27 * len(rows))
+    panels = figure.subplots(1, len(PANELS), sharey=True)
+    for axes, (key, title) in zip(panels, PANELS, strict=True):
+        for place, seeds in enumerate(rows.values()):
+            values = [one[key] for one in seeds]
+            axes.hlines(place, min(values), max(values), color="tab:blue", alpha=0.5)
+            axes.plot(values, [place] * len(values), "o", color="tab:blue", markersize=4)
+        axes.set_xlabel(title)
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
+    panels[0].set_yticks(range(len(rows)), list(rows))
+    panels[0].invert_yaxis()
+    return _saved(figure, path)
+
+
+def _figure(height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DependencyError(f"matplotlib cannot be imported ({error}); install it: pip install matplotlib") from error
+    return Figure(figsize=(11, height), dpi=DPI, layout="constrained")
+
+
+def _saved(figure: Any, path: Path) -> Path:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
     return path
