@@ -73,8 +73,8 @@ class Generate(io.ComfyNode):
                 sockets.Pipeline.Input(
                     "pipeline", optional=True, tooltip="Takes the place of variant, download and precision."
                 ),
-                player_input(),
                 timing_input(),
+                player_input(),
             ],
             outputs=[
                 io.Audio.Output(display_name="audio"),
