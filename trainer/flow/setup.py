@@ -139,7 +139,7 @@ def settle_timing(network: FlowNetwork, index: Index, begun: bool) -> None:
         raise InputError(
             f'In model.sizes, {said}; extract them with --duration {STEADY_DURATION_S:g}, or set it to "stretched".'
         )
-    log.warning('In the base, %s: it is trained as "stretched", and will be right for sounds of that length.', said)
+    log.warning('In the base, %s: it is trained as "stretched" (a LoRA needs --sync-timing stretched then).', said)
     network.spec = replace(network.spec, sync_timing="stretched")
 
 
