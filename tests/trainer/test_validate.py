@@ -72,6 +72,15 @@ def test_noise_is_the_same_each_time_and_for_any_batch(index: Index) -> None:
     assert results[5] == results[1]
 
 
+def test_captions_that_are_not_trained_with_are_not_measured_with(index: Index) -> None:
+    clips = fixed_samples(index, 5)
+    has_video = clips.batch(range(5)).has_video
+    for captions, left_out in (("all", ~(has_video | True)), ("video", ~has_video), ("none", has_video | True)):
+        module = TimeAsLoss()
+        Validation(ValidationConfig(batch=5 * BUCKETS), clips, clips, 0, ONE, captions).measure(module)
+        assert torch.equal(module.seen[0][1].drop_text, left_out.repeat_interleave(BUCKETS))
+
+
 def test_parting_is_said_when_the_ratio_has_grown(index: Index) -> None:
     clips = fixed_samples(index, 2)
     validation = Validation(ValidationConfig(warn_ratio=0.1), clips, clips, 0, ONE)

@@ -211,8 +211,8 @@ class Run:
         config = self.config.validation
         if not config.every or held_out is None:
             return None
-        sets = [fixed_samples(index, config.samples) for index in (held_out, self.index)]
-        validation = Validation(config, sets[0], sets[1], self.config.train.seed, self.ranks)
+        own, other = (fixed_samples(index, config.samples) for index in (self.index, held_out))
+        validation = Validation(config, other, own, self.config.train.seed, self.ranks, self.config.data.captions)
         validation.first_ratio = ratio
         return validation
 

@@ -12,7 +12,7 @@ from ..config.schema import ValidationConfig
 from ..engine.distributed import Ranks, mean_over_ranks
 from ..engine.generators import generator_of
 from .fixed import Fixed
-from .objective import Draws
+from .objective import Draws, without_captions
 
 BUCKETS = 10
 _TAG = -1
@@ -34,14 +34,17 @@ class Measured:
 
 
 class Validation:
-    """Measures the network as it is, with every input left in and noise that is the same each time.
+    """Measures the network as it is, with every input left in that it is trained with and noise that is the same each time.
 
+    captions: whose captions are used, as in ``[data]``.
     first_ratio: held-out over training loss as it was first measured, kept in checkpoints. The two sets may be of different
     difficulty, so what counts is how far the ratio has grown since.
     """
 
-    def __init__(self, config: ValidationConfig, held_out: Fixed, training: Fixed, seed: int, ranks: Ranks) -> None:
-        self._config, self._seed, self._ranks = config, seed, ranks
+    def __init__(
+        self, config: ValidationConfig, held_out: Fixed, training: Fixed, seed: int, ranks: Ranks, captions: str = "all"
+    ) -> None:
+        self._config, self._seed, self._ranks, self._captions = config, seed, ranks, captions
         self._held_out, self._training = held_out, training
         self.first_ratio: float | None = None
 
@@ -74,8 +77,9 @@ class Validation:
             first = (turn * world + self._ranks.rank) * size
             own = jobs[first : first + size]
             asked = own or jobs[:1]
-            batch = fixed.batch([sample for sample, _ in asked]).to(self._ranks.device)
-            found = module(batch, self._draws(fixed, asked).to(self._ranks.device))
+            batch = fixed.batch([sample for sample, _ in asked])
+            drawn = without_captions(self._draws(fixed, asked), batch, self._captions)
+            found = module(batch.to(self._ranks.device), drawn.to(self._ranks.device))
             for (sample, bucket), loss in zip(own, found[: len(own)], strict=True):
                 losses[sample, bucket] = loss
         means = mean_over_ranks(losses, self._ranks) * world
