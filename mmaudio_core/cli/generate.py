@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="euler",
         help="midpoint: two evaluations a step; dopri5: adaptive, slow, reference",
     )
+    parser.add_argument("--tolerance", type=float, default=1e-7, help="of dopri5, relative (default 1e-7, as published)")
     parser.add_argument("--seed", type=int, default=0, help="one seed, one sound, on any device (default 0)")
     parser.add_argument("--count", type=int, default=1, help="takes per prompt, with seeds SEED, SEED+1, ... (default 1)")
     parser.add_argument("--batch-size", type=int, default=4, help="takes that go through the network together (default 4)")
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     from ..pipeline.sample import SampleSettings
 
     check_target(output, video, args.original_audio)
-    settings = SampleSettings(args.steps, args.cfg, args.solver, args.batch_size)
+    settings = SampleSettings(args.steps, args.cfg, args.solver, args.batch_size, args.tolerance)
     speed = Speed(args.kernels, args.attention, False if args.no_graphs else None)
     bars = Bars(args.quiet)
     try:

@@ -122,8 +122,8 @@ def dormand_prince(
                 progress(round(1000 * t), 1000)
         if evaluations >= max_evaluations and t < 1.0:
             raise MMAudioError(
-                f"Dormand-Prince had used {evaluations} evaluations of the network at t = {t:.4f}; "
-                "ask for looser tolerances or use the Euler solver."
+                f"Dormand-Prince had used {evaluations} evaluations of the network at t = {t:.4f} with a relative tolerance of "
+                f"{rtol:g}; give a larger one, such as 0.001, or use the Euler solver."
             )
         step *= min(_GROW, max(_SHRINK, _SAFETY * ratio ** (-1 / _ORDER) if ratio else _GROW))
     return state.to(x.dtype).to(x.device)

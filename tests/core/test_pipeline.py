@@ -203,7 +203,7 @@ def test_contradictions_are_named(model: MMAudio, inputs: dict, words: str) -> N
 
 
 def test_settings_are_checked() -> None:
-    for wrong in ({"steps": 0}, {"batch_size": 0}, {"solver": "heun"}, {"cfg_strength": float("nan")}):
+    for wrong in ({"steps": 0}, {"batch_size": 0}, {"solver": "heun"}, {"cfg_strength": float("nan")}, {"tolerance": 0.0}):
         with pytest.raises(InputError):
             SampleSettings(**wrong)  # type: ignore[arg-type]
 

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from mmaudio_core.errors import InputError, MMAudioError
+from mmaudio_core.pipeline.sample import SampleSettings, sample_latents
 from mmaudio_core.sampling.guidance import guided
 from mmaudio_core.sampling.solvers import dormand_prince, euler
+
+from .test_flow_network import features, network
 
 
 def growth(x: Tensor, t: Tensor) -> Tensor:
@@ -77,3 +80,16 @@ def test_guidance_blends_and_saves_the_empty_pass(strength: float, passes: int) 
     expected = strength * 3.0 + (1 - strength) * 1.0 if passes == 2 else 3.0
     assert out.item() == pytest.approx(expected)
     assert len(calls) == passes
+
+
+def test_a_larger_tolerance_takes_fewer_evaluations() -> None:
+    net, counts, made = network(), [], []
+    for tolerance in (1e-5, 1e-2):
+        steps: list[int] = []
+        settings = SampleSettings(solver="dopri5", tolerance=tolerance)
+        made.append(
+            sample_latents(net, features(), 2.0, [3], settings=settings, progress=lambda d, n, s=steps: s.append(d)).tokens
+        )
+        counts.append(len(steps))
+    assert counts[0] > 2 * counts[1]
+    assert float((made[0] - made[1]).norm() / made[0].norm()) < 0.05

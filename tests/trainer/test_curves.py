@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from trainer.cli import main
 from trainer.cli.figures import read_rows
 from trainer.prove import curves as module
 from trainer.prove.ablations import MEASURES as ABLATION_MEASURES
-from trainer.prove.curves import GUIDANCE, SOLVERS, STEPS, Point, curves, points
+from trainer.prove.curves import ADAPTIVE_TOLERANCE, GUIDANCE, SOLVERS, STEPS, Point, curves, points
 from trainer.prove.figures import MEASURES, ablations_figure, curves_figure
 
 
@@ -24,7 +25,9 @@ def test_each_curve_changes_one_thing() -> None:
     steps = [p.settings for p in wanted if p.curve == "steps"]
     assert [s.steps for s in steps] == list(STEPS)
     assert {(s.cfg_strength, s.solver) for s in steps} == {(3.0, "euler")}
-    assert [(p.settings.solver, p.settings.steps) for p in wanted if p.curve == "solver"] == list(SOLVERS)
+    solvers = [p.settings for p in wanted if p.curve == "solver"]
+    assert [(s.solver, s.steps) for s in solvers] == list(SOLVERS)
+    assert [s.tolerance for s in solvers] == [1e-7, 1e-7, ADAPTIVE_TOLERANCE]
 
 
 def test_the_same_settings_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +59,7 @@ def made_up_rows() -> list[dict[str, Any]]:
     for point in points():
         s = point.settings
         measured = {measure: 0.1 * k + 0.02 * s.cfg_strength for k, (measure, _) in enumerate(MEASURES)}
-        rows.append({"curve": point.curve, "steps": s.steps, "solver": s.solver, "cfg_strength": s.cfg_strength, **measured})
+        rows.append({"curve": point.curve, **asdict(s), **measured})
     return rows
 
 

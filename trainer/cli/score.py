@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--solver", choices=("euler", "midpoint", "dopri5"), default="euler", help="dopri5: adaptive, slow, reference"
     )
+    parser.add_argument("--tolerance", type=float, default=1e-7, help="of dopri5, relative (default 1e-7, as published)")
     parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="clips that are made together (default 4)")
     parser.add_argument(
         "--prompts", choices=("caption", "none"), default="caption", help="what the model reads of a clip (default caption)"
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     from ..score.lines import LINES, Wishes
     from ..score.run import score
 
-    settings = SampleSettings(args.steps, args.guidance, args.solver, args.batch_size)
+    settings = SampleSettings(args.steps, args.guidance, args.solver, args.batch_size, args.tolerance)
     lines = tuple(args.lines or LINES)
     wishes = Wishes(
         args.clips,
@@ -189,6 +190,7 @@ def described(args: argparse.Namespace, wishes: Wishes, model: MMAudio, classifi
         "steps": args.steps,
         "guidance": args.guidance,
         "solver": args.solver,
+        "tolerance": args.tolerance,
         "prompts": wishes.prompts,
         "negative": wishes.negative,
         "video": wishes.video,

@@ -53,9 +53,9 @@ def curves_figure(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     for k, (measure, _) in enumerate(MEASURES):
         places = [number + (k - 1) * 0.27 for number in range(len(bars))]
         right.bar(places, [bar[measure] for bar in bars], width=0.25)
-    names = [bar["solver"] if bar["solver"] == "dopri5" else f"{bar['solver']} {bar['steps']}" for bar in bars]
+    names = [f"{bar['solver']} {bar['tolerance' if bar['solver'] == 'dopri5' else 'steps']:g}" for bar in bars]
     right.set_xticks(range(len(bars)), names)
-    right.set_xlabel("solver and steps")
+    right.set_xlabel("solver and steps, or tolerance")
     return _saved(figure, path)
 
 
