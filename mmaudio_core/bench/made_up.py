@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..pipeline.files import EMBEDDED, EMBEDDED_FILE
 from ..spec.model import VAES, VARIANTS, VOCODERS, CLIPSpec, FlowSpec, PartSpec, SynchformerSpec
-from ..spec.timing import SequenceLengths, sequence_lengths, sync_frames
+from ..spec.timing import SequenceLengths, segment_frames, segments_to_encode, sequence_lengths, sync_frames
 from ..weights.build import build_module, load_part
 from ..weights.parts import open_raw_part
 
@@ -94,7 +94,7 @@ def make_inputs(variant: str, duration_s: float, device: torch.device) -> Inputs
     """Noise for pictures and numbers for words, on the CPU as a video's frames are."""
     specs: dict[str, Any] = variant_specs(variant)
     flow: FlowSpec = specs["flow"]
-    lengths = sequence_lengths(duration_s, flow.audio)
+    lengths = sequence_lengths(duration_s, flow.audio, flow.sync_timing)
     generator = torch.Generator().manual_seed(SEED)
 
     def pixels(frames: int, size: int) -> Tensor:
@@ -105,6 +105,6 @@ def make_inputs(variant: str, duration_s: float, device: torch.device) -> Inputs
     return Inputs(
         lengths,
         pixels(lengths.clip, clip.image_size),
-        pixels(sync_frames(duration_s), specs["synchformer"].image_size),
+        pixels(max(sync_frames(duration_s), segment_frames(segments_to_encode(duration_s))), specs["synchformer"].image_size),
         tokens.to(device),
     )

@@ -142,7 +142,7 @@ def test_denoise_begins_on_the_line(model: MMAudio) -> None:
     """One step over a whole half of the way, by hand."""
     net = model.parts.flow()
     noise = draw_noise([3], TOKENS, 20)
-    lengths = mmaudio_core.spec.timing.sequence_lengths(1.0, net.spec.audio)
+    lengths = net.lengths(1.0)
     with torch.no_grad():
         conditions = net.conditions(Features(), lengths, 1)
         x = 0.5 * noise + 0.5 * net.normalize(sound())

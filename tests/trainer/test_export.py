@@ -53,7 +53,8 @@ class Made:
         assert isinstance(TINY, FlowSpec)
         self.folder = folder
         # Sizes of its own, with the embedded model's interfaces, so that the embedded encoders, VAE and vocoder fit.
-        values = {**TINY.to_dict(), "joint_blocks": 1, "audio_blocks": 1}
+        # Choices that no shape shows must come through too.
+        values = {**TINY.to_dict(), "joint_blocks": 1, "audio_blocks": 1, "sync": "none", "rope": "plain"}
         self.spec = FlowSpec(**values)
         torch.manual_seed(0)
         self.network = FlowNetwork(self.spec)
@@ -62,7 +63,7 @@ class Made:
         self.ema = PowerEMA(dict(self.network.named_parameters()))
         self.history: list[torch.Tensor] = []
         weight = self.network.final_layer.conv.weight
-        about = {"dataset": "abc123", "licence": "CC0", "variant": self.spec.variant}
+        about = {"dataset": "abc123", "licence": "CC0", "variant": self.spec.variant, "spec": self.spec.to_dict()}
         for step in range(1, STEPS + 1):
             with torch.no_grad():
                 weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(step)))

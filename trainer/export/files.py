@@ -13,7 +13,7 @@ from torch import Tensor
 from mmaudio_core.errors import WeightsError
 from mmaudio_core.spec.model import FlowSpec, PartSpec
 from mmaudio_core.weights.convert import check_target, write_family
-from mmaudio_core.weights.detect import detect
+from mmaudio_core.weights.detect import detect, read_spec, shapes_of
 from mmaudio_core.weights.locate import KINDS, FoundFile, find_parts, fits, look_at
 from mmaudio_core.weights.metadata import encode
 from mmaudio_core.weights.parts import open_part
@@ -51,11 +51,14 @@ def export(
     values = {**weights.about, **_values(weights, run, licence)}
     lora = {name: tensor for name, tensor in weights.tensors.items() if ".lora." in name}
     network = {name: tensor for name, tensor in weights.tensors.items() if name not in lora}
-    detected = detect(network, where=f"What {run} holds")
+    where = f"What {run} holds"
+    detected = detect(network, where=where)
     spec = detected.spec
+    if said := weights.about.get("spec"):  # choices that no shape shows
+        spec = read_spec(detected.kind, shapes_of(network), said, where)
     if not isinstance(spec, FlowSpec):
         raise WeightsError(f"{run} holds {detected.phrase}; a run of the flow network belongs here.")
-    values |= {"variant": detected.variant, "spec": spec.to_dict()}
+    values |= {"variant": spec.variant, "spec": spec.to_dict()}
     if lora:
         if family is not None:
             raise WeightsError(f"{run} trained a LoRA, which goes into no family file; export it alone, or merge it first.")
