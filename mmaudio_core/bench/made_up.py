@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..features.segments import frames_to_encode
 from ..pipeline.files import EMBEDDED, EMBEDDED_FILE
 from ..spec.model import VAES, VARIANTS, VOCODERS, CLIPSpec, FlowSpec, PartSpec, SynchformerSpec
-from ..spec.timing import SequenceLengths, segment_frames, segments_to_encode, sequence_lengths, sync_frames
+from ..spec.timing import SequenceLengths, sequence_lengths, sync_frames
 from ..weights.build import build_module, load_part
 from ..weights.parts import open_raw_part
 
@@ -105,6 +106,6 @@ def make_inputs(variant: str, duration_s: float, device: torch.device) -> Inputs
     return Inputs(
         lengths,
         pixels(lengths.clip, clip.image_size),
-        pixels(max(sync_frames(duration_s), segment_frames(segments_to_encode(duration_s))), specs["synchformer"].image_size),
+        frames_to_encode(pixels(sync_frames(duration_s), specs["synchformer"].image_size), duration_s),
         tokens.to(device),
     )

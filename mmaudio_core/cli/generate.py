@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import InputError, MediaError
+from ..spec.timing import SYNC_TIMINGS
 from .progress import Bars
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=float, metavar="S", help="seconds of sound; default: the whole video, or 8")
     parser.add_argument(
         "--sync-timing",
-        choices=("stretched", "steady"),
+        choices=SYNC_TIMINGS,
         help="how what moves is laid over a sound that is not 8 s long: stretched as published, or steady at the pace of 8 s, "
         "which keeps the times of shorter ones; default: the network's own (published networks: stretched)",
     )

@@ -21,6 +21,8 @@ from .accelerate import Accelerator
 Solver = Literal["euler", "midpoint", "dopri5"]
 SOLVERS: tuple[Solver, ...] = ("euler", "midpoint", "dopri5")
 DURATION_TOLERANCE_S = 1e-6
+FIXED_STEPS = {"euler": (euler, euler_times), "midpoint": (midpoint, midpoint_times)}
+"""Solvers whose times are known beforehand, and these times."""
 TOLERANCE, ABSOLUTE_SHARE = 1e-7, 0.01
 """The published relative tolerance of the adaptive solver, and the absolute one by it."""
 
@@ -152,7 +154,7 @@ def _sample_batch(
         empty = net.conditions(Features(text=negative_text), lengths)
     elif settings.cfg_strength > 1:
         empty = accelerator.empty_conditions(net, lengths)
-    asked = {"euler": euler_times, "midpoint": midpoint_times}.get(settings.solver)
+    fixed, asked = FIXED_STEPS.get(settings.solver, (None, None))
     times = asked(settings.steps, start).tolist() if asked else ()
     velocity = accelerator.velocity(net, conditions, empty, settings.cfg_strength, batch, times[:-1])
     noise = noise.to(net.device)
@@ -162,8 +164,7 @@ def _sample_batch(
         x = (1 - start) * noise + start * tokens
         if known.regenerate is not None:
             velocity = keeping(velocity, tokens, noise, known.regenerate.to(noise))
-    if settings.solver != "dopri5":
-        fixed = euler if settings.solver == "euler" else midpoint
+    if fixed:
         x = fixed(velocity, x, settings.steps, progress, start)
     else:
         rtol, atol = settings.tolerance, settings.tolerance * ABSOLUTE_SHARE

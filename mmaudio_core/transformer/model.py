@@ -149,7 +149,10 @@ class FlowNetwork(nn.Module):
         sync_is_empty: bool = False,
         sync_timing: SyncTiming = "stretched",
     ) -> Conditions:
-        """Features (B, V, clip width), (B, S, sync width), (B, T, text width) -> ``Conditions``."""
+        """Features (B, V, clip width), (B, S, sync width), (B, T, text width) -> ``Conditions`` of L latent tokens.
+
+        sync_is_empty: whether the sync tokens stand for a missing input. sync_timing: how S tokens are laid over L.
+        """
         sync = (sync.unflatten(1, (-1, SYNC_TOKENS_PER_SEGMENT)) + self.sync_pos_emb.to(sync)).flatten(1, 2)
         clip = self.clip_input_proj(clip)
         sync = self.sync_input_proj(sync)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmaudio_core.cli.progress import Bars
 from mmaudio_core.errors import InputError
+from mmaudio_core.spec.timing import SYNC_TIMINGS
 
 if TYPE_CHECKING:
     from mmaudio_core.pipeline.model import MMAudio
@@ -63,9 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negative", default="", metavar="TEXT", help="negative prompt for all clips (default: none)")
     parser.add_argument("--no-video", action="store_true", help="the model sees nothing: text alone")
     parser.add_argument("--duration", type=float, default=8.0, metavar="S", help="the clips' first seconds (default 8)")
-    parser.add_argument(
-        "--sync-timing", choices=("stretched", "steady"), help="as for mmaudio generate; default: the network's own"
-    )
+    parser.add_argument("--sync-timing", choices=SYNC_TIMINGS, help="as for mmaudio generate; default: the network's own")
     parser.add_argument(
         "--lines",
         nargs="+",

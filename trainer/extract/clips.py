@@ -15,7 +15,7 @@ from mmaudio_core.media.resample import resample
 from mmaudio_core.media.soundtrack import load_sound
 from mmaudio_core.media.video import read_video
 from mmaudio_core.spec.audio import AudioSpec
-from mmaudio_core.spec.timing import SYNC_SEGMENT_STRIDE, SYNC_TOKENS_PER_SEGMENT, SequenceLengths
+from mmaudio_core.spec.timing import SYNC_TOKENS_PER_SEGMENT, SequenceLengths, segment_frames
 
 from ..data.crops import Crop, Kind, crops_of
 from ..data.guard import Guard
@@ -139,8 +139,8 @@ def crop_samples(mono: Tensor, rate_hz: int, start_s: float, audio: AudioSpec, l
 
 
 def sync_frames_of(lengths: SequenceLengths) -> int:
-    """Frames that Synchformer's segments cover: 16 for the first, 8 more for each further one."""
-    return SYNC_SEGMENT_STRIDE * (lengths.sync // SYNC_TOKENS_PER_SEGMENT + 1)
+    """Frames that the segments of S sync tokens cover."""
+    return segment_frames(lengths.sync // SYNC_TOKENS_PER_SEGMENT)
 
 
 def _bad(row: Row, reason: Reason, detail: str, name: str | None = None) -> BadRow:
