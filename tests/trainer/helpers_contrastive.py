@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from mmaudio_core.media.make_video import write_silent_video
 from mmaudio_core.media.mux import mux_audio
-from trainer.contrastive.config import ClipConfig, SyncConfig, load
+from trainer.contrastive.config import AnyConfig, ClipConfig, SyncConfig, load
 from trainer.data.manifest import Row, write_manifest
 
 RATE_HZ, FPS, SIDE = 16_000, 25, 32
@@ -68,3 +69,6 @@ def sync_config(manifest: Path, folder: Path, *changes: str) -> SyncConfig:
     names = (f"data.manifest={manifest}", f"train.folder={folder}", "data.duration_s=2.56", "optim.warmup_steps=2")
     contrast = ("data.segments=4", "data.kept_segments=0", "loss.segments=1", "loss.tokens=1", "loss.outline=0")
     return load(SyncConfig, "sync_world", (*names, *few, *SYNC_MODEL, *contrast, "optim.lr=0.003", *changes))
+
+
+CONFIGS: dict[str, Callable[..., AnyConfig]] = {"clip": clip_config, "sync": sync_config}

@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmaudio_core.errors import InputError
 from mmaudio_core.media.audio_out import save_audio
 from trainer.cli import main
 from trainer.data import layouts
 from trainer.data.crops import Crop
 from trainer.data.guard import Guard
-from trainer.data.json_items import json_items
 from trainer.data.manifest import Row, read_manifest
 from trainer.data.probe import measure, probe
 from trainer.data.report import BadRow, Report, read_report
@@ -320,42 +318,6 @@ def test_names_that_a_manifest_cannot_hold(clips: Path, tmp_path: Path) -> None:
     assert list(scan([item], ScanSettings(tmp_path / "m.tsv", guard=guard), report)) == []
     assert report.counts == {"malformed": 1}
     assert len(list(scan([item], ScanSettings(tmp_path / "m.jsonl", guard=guard), report))) == 1
-
-
-def test_a_quotation_mark_that_is_not_closed(tmp_path: Path) -> None:
-    source = tmp_path / "list.csv"
-    source.write_text(
-        'aaaaaaaaaaa,1,"open,train\nbbbbbbbbbbb,2,rain,train\nccccccccccc,3,"wind",train\nddddddddddd,4,sea,train\n'
-    )
-    items = list(layouts.vggsound(source, tmp_path))
-    bad = [item for item in items if isinstance(item, BadRow)]
-    assert [(row.line, row.id) for row in bad] == [(1, "aaaaaaaaaaa")]
-    assert "goes on to line 3" in bad[0].detail
-    assert [item.rows[0].id for item in items if isinstance(item, layouts.Wanted)] == ["ddddddddddd_000004"]
-
-
-@pytest.mark.parametrize("indent", [None, 3])
-def test_json_items_equal_the_whole(indent: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = {"n": 1.5e3, "é": [{"data": [1]}], "data": [12, 'a"],', {"x": [1, {"y": None}]}, -3.25, True, [], 7], "after": 1}
-    path = tmp_path / "x.json"
-    path.write_text(json.dumps(data, indent=indent), encoding="utf-8-sig")
-    for chunk in range(1, 40):
-        monkeypatch.setattr("trainer.data.json_items._CHUNK", chunk)
-        assert list(json_items(path, "data")) == data["data"]
-    path.write_text('{"data": []}')
-    assert list(json_items(path, "data")) == []
-
-
-def test_a_damaged_json_gives_what_stands_before_the_damage(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    path.write_text('{"data": [{"id": "1", "caption": "a"}, {"id": "2", "caption": "b"}, {"id": 3, "capt')
-    first, second, rest = layouts.wavcaps(path, tmp_path)
-    assert isinstance(first, layouts.Wanted)
-    assert isinstance(second, layouts.Wanted)
-    assert isinstance(rest, BadRow)
-    assert (rest.line, rest.reason) == (3, "malformed")
-    with pytest.raises(InputError, match="after 2 items"):
-        list(json_items(path, "data"))
 
 
 def test_a_long_list_streams(clips: Path, tmp_path: Path) -> None:

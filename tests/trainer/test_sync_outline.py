@@ -12,9 +12,9 @@ from mmaudio_core.autoencoder.mel import MelAnalysis
 from mmaudio_core.errors import InputError
 from trainer.contrastive import loop
 from trainer.contrastive.audio import BANDS, CENTRE, FRAMES_PER_TOKEN, SPREAD, Outline
-from trainer.contrastive.kept import Kept
 from trainer.contrastive.sync import SyncTask
 from trainer.contrastive.sync_data import AUDIO, MARGIN_SAMPLES, SEGMENT_SAMPLES, TOKEN_SAMPLES
+from trainer.data.kept import Kept
 
 from .helpers_contrastive import sync_config, write_clips
 from .helpers_f import log_of, lowered

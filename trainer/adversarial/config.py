@@ -15,6 +15,7 @@ from mmaudio_core.errors import InputError
 from mmaudio_core.spec.audio import LATENT_STRIDE
 from mmaudio_core.spec.model import VAES, VOCODERS, VAESpec, VocoderSpec
 
+from ..config.bounds import at_least, check_betas, check_named, check_pieces
 from ..config.load import load_config, preset_or_path
 
 PRESETS = Path(__file__).resolve().parents[1] / "configs" / "adversarial"
@@ -218,9 +219,7 @@ def load(kind: type[T], source: str, overrides: Sequence[str] = ()) -> T:
 
 def check(config: Any) -> None:
     """Raises InputError for values out of range; the sentence names the keys."""
-    if not config.data.manifest or not config.train.folder:
-        key = "train.folder" if config.data.manifest else "data.manifest"
-        raise InputError(f"{key} is empty; name {'the folder to keep the run in' if 'folder' in key else 'a manifest'}.")
+    check_named(config.data.manifest, config.train.folder)
     positive = {
         "data": ("segment_frames", "workers"),
         "train": ("steps", "batch", "accumulation"),
@@ -235,15 +234,12 @@ def check(config: Any) -> None:
                 raise InputError(f"{section}.{key} is {getattr(getattr(config, section), key):g}; more than 0 is needed.")
     if config.data.segment_frames % LATENT_STRIDE:
         raise InputError(f"data.segment_frames is {config.data.segment_frames}; an even number is needed.")
-    if config.train.batch % config.train.accumulation:
-        raise InputError(
-            f"train.batch = {config.train.batch} does not divide into train.accumulation = {config.train.accumulation} pieces."
-        )
-    optim = config.optim
-    if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas) or not 0 < optim.decay_per_step <= 1:
-        raise InputError("optim.betas needs two numbers from 0 to below 1, and optim.decay_per_step one above 0 and up to 1.")
-    if isinstance(config, VAEConfig) and config.model.statistics_segments < 1:
-        raise InputError(f"model.statistics_segments is {config.model.statistics_segments}; 1 or more is needed.")
+    check_pieces(config.train.batch, config.train.accumulation)
+    check_betas(config.optim.betas)
+    if not 0 < config.optim.decay_per_step <= 1:
+        raise InputError(f"optim.decay_per_step is {config.optim.decay_per_step:g}; above 0 and up to 1 is needed.")
+    if isinstance(config, VAEConfig):
+        at_least(config.model, "model", 1, ("statistics_segments",))
     if not config.model.base:
         _ = vae_spec(config.model) if isinstance(config, VAEConfig) else vocoder_spec(config.model)
 

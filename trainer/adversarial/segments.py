@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections import OrderedDict, deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mmaudio_core.errors import InputError, MediaError
+from mmaudio_core.errors import InputError
 from mmaudio_core.media.resample import load_audio
 
-from ..data.manifest import Row, read_manifest, resolve
+from ..data.ahead import made_ahead
+from ..data.kept import Kept
+from ..data.manifest import Row
 from ..data.probe import SILENT_PEAK
 from ..data.report import BadRow
+from ..data.usable import MAX_DRAWS, UsableRows, UselessError
 from ..engine.generators import generator_of
 
 PEAK = 0.95
 """Recordings are scaled to this largest sample for training (arXiv 2412.15322, appendix)."""
-MAX_DRAWS = 64
-"""Recordings that are drawn for one segment before the manifest is given up as unusable."""
-AHEAD = 2
-"""Steps whose segments are made in advance."""
-log = logging.getLogger("mmaudio")
 
 
 class Segments:
@@ -38,20 +33,13 @@ class Segments:
 
     def __init__(self, manifest: Path, split: str, sample_rate_hz: int, samples: int, cache_bytes: int = 0) -> None:
         self.sample_rate_hz, self.samples = sample_rate_hz, samples
-        self.bad: list[BadRow] = []
-        self._manifest, self._cache_bytes = manifest, cache_bytes
-        self._rows: list[Row] = []
-        self._cache: OrderedDict[int, Tensor] = OrderedDict()
-        self._held_bytes = 0
-        self._useless: set[int] = set()
-        self._lock = threading.Lock()
-        for row in read_manifest(manifest):
-            if isinstance(row, BadRow):
-                self.bad.append(row)
-            elif row.split == split:
-                self._rows.append(row)
-        if not self._rows:
-            raise InputError(f"The manifest {manifest} has no rows of the split {split!r}; name one that it has.")
+        self._rows = UsableRows(manifest, split)
+        self._cache: Kept[Tensor] = Kept(cache_bytes, lambda sound: sound.numel() * sound.element_size())
+
+    @property
+    def bad(self) -> list[BadRow]:
+        """Rows that were left out so far."""
+        return self._rows.bad
 
     def __len__(self) -> int:
         """Rows of the split, usable or not."""
@@ -65,15 +53,14 @@ class Segments:
         """
         generator = generator_of(seed, step, position)
         for _ in range(MAX_DRAWS):
-            index = int(torch.randint(len(self._rows), (), generator=generator))
-            sound = self._sound(index)
+            number = int(torch.randint(len(self._rows), (), generator=generator))
+            sound = self._sound(number)
             if sound is not None:
                 start = int(torch.randint(sound.numel() - self.samples + 1, (), generator=generator))
                 return sound[start : start + self.samples].clone()
-        reason = f" ({self.bad[-1].path}: {self.bad[-1].reason})" if self.bad else ""
         raise InputError(
-            f"Of {MAX_DRAWS} recordings drawn from {self._manifest} none can be used{reason}; a segment takes "
-            f"{self.samples / self.sample_rate_hz:.2f} s of sound."
+            f"Of {MAX_DRAWS} recordings drawn from {self._rows.manifest} none can be used{self._rows.last_bad()}; a segment "
+            f"takes {self.samples / self.sample_rate_hz:.2f} s of sound."
         )
 
     def batch(self, seed: int, step: int, positions: Sequence[int]) -> Tensor:
@@ -82,64 +69,21 @@ class Segments:
 
     def batches(self, seed: int, steps: range, positions: Sequence[int], workers: int) -> Generator[Tensor, None, None]:
         """``batch`` for every step of ``steps``, made by ``workers`` threads while the caller works on earlier ones."""
-        waiting: deque[list[Future[Tensor]]] = deque()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="segments")
-        try:
-            for step in steps:
-                waiting.append([pool.submit(self.segment, seed, step, position) for position in positions])
-                if len(waiting) > AHEAD:
-                    yield torch.stack([future.result() for future in waiting.popleft()])
-            while waiting:
-                yield torch.stack([future.result() for future in waiting.popleft()])
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        with closing(made_ahead(lambda step, position: self.segment(seed, step, position), steps, positions, workers)) as made:
+            for segments in made:
+                yield torch.stack(segments)
 
-    def _sound(self, index: int) -> Tensor | None:
+    def _sound(self, number: int) -> Tensor | None:
         """The whole recording (N,), or None where it cannot be used."""
-        with self._lock:
-            if index in self._useless:
-                return None
-            if index in self._cache:
-                self._cache.move_to_end(index)
-                return self._cache[index]
-        try:
-            sound = self._decoded(self._rows[index])
-        except _UselessError as problem:
-            with self._lock:
-                if index not in self._useless:
-                    self._useless.add(index)
-                    self.bad.append(problem.bad)
-                    log.info("%s is left out: %s. %s", problem.bad.path, problem.bad.reason, problem.bad.detail)
-            return None
-        with self._lock:
-            if index not in self._cache:
-                self._cache[index] = sound
-                self._held_bytes += sound.numel() * sound.element_size()
-                while self._held_bytes > self._cache_bytes and self._cache:
-                    _, gone = self._cache.popitem(last=False)
-                    self._held_bytes -= gone.numel() * gone.element_size()
-        return sound
+        return self._rows.read(number, lambda row, path: self._cache.get(number, lambda: self._decoded(row, path)))
 
-    def _decoded(self, row: Row) -> Tensor:
-        path = resolve(row, self._manifest)
-        if not path.is_file():
-            raise _UselessError(BadRow(row.line, row.id, row.path, "missing"))
-        try:
-            sound, rate_hz = load_audio(path, self.sample_rate_hz)
-        except MediaError as error:
-            raise _UselessError(BadRow(row.line, row.id, row.path, "unreadable", str(error))) from error
+    def _decoded(self, row: Row, path: Path) -> Tensor:
+        sound, rate_hz = load_audio(path, self.sample_rate_hz)
         last = None if row.end_s is None else round(row.end_s * rate_hz)
         sound = sound[round((row.start_s or 0.0) * rate_hz) : last]
         if sound.numel() < self.samples:
-            detail = f"{sound.numel() / rate_hz:.2f} s of sound."
-            raise _UselessError(BadRow(row.line, row.id, row.path, "too short", detail))
+            raise UselessError("too short", f"{sound.numel() / rate_hz:.2f} s of sound.")
         peak = float(sound.abs().max())
         if not SILENT_PEAK <= peak < float("inf"):  # NaN too
-            raise _UselessError(BadRow(row.line, row.id, row.path, "silent"))
+            raise UselessError("silent")
         return (sound * (PEAK / peak)).contiguous()
-
-
-class _UselessError(Exception):
-    def __init__(self, bad: BadRow) -> None:
-        super().__init__(bad.reason)
-        self.bad = bad

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from mmaudio_core.errors import InputError
 from mmaudio_core.spec.model import HEAD_DIM, VARIANTS, FlowSpec
 
+from .bounds import at_least, check_betas, check_pieces
 from .schema import ModelConfig, RunConfig
 
 CUSTOM = "custom"
@@ -23,10 +21,7 @@ def check_run(config: RunConfig) -> None:
         raise InputError("data.train is empty; name the folders or URLs of shards that mmaudio-train extract wrote.")
     if not train.folder:
         raise InputError("train.folder is empty; name the folder that the run is to be kept in.")
-    if train.global_batch % train.accumulation:
-        raise InputError(
-            f"train.global_batch = {train.global_batch} does not divide into train.accumulation = {train.accumulation} pieces."
-        )
+    check_pieces(train.global_batch, train.accumulation, "global_batch")
     if config.preview.every and not config.data.validation:
         raise InputError("preview.every asks for previews, but data.validation is empty; name held-out shards or set it to 0.")
     if config.validation.every and not config.data.validation:
@@ -83,25 +78,25 @@ def _check_model(config: RunConfig) -> None:
 
 
 def _check_ranges(config: RunConfig) -> None:
-    _at_least(config.train, "train", 1, ("steps", "global_batch", "accumulation"))
-    _at_least(config.train, "train", 0, ("clip_norm", "seed"))
-    _at_least(config.data, "data", 1, ("av_repeat", "window_shards"))
-    _at_least(config.data, "data", 0, ("statistics_samples",))
+    at_least(config.train, "train", 1, ("steps", "global_batch", "accumulation"))
+    at_least(config.train, "train", 0, ("clip_norm", "seed"))
+    at_least(config.data, "data", 1, ("av_repeat", "window_shards"))
+    at_least(config.data, "data", 0, ("statistics_samples",))
     if config.times.std <= 0:
         raise InputError(f"times.std is {config.times.std:g}; a number above 0 is needed.")
     if not 0 <= config.data.sound_share <= 1:
         raise InputError(f"data.sound_share is {config.data.sound_share:g}; a share from 0 to 1 is needed.")
-    _at_least(config.optim, "optim", 0, ("weight_decay", "warmup_steps", "decay_by"))
-    _at_least(config.ema, "ema", 0, ("snapshot_every",))
-    _at_least(config.checkpoint, "checkpoint", 1, ("keep",))
-    _at_least(config.checkpoint, "checkpoint", 0, ("every",))
-    _at_least(config.health, "health", 0, ("max_loss_factor", "max_gradient_norm", "max_consecutive_skips"))
-    _at_least(config.validation, "validation", 0, ("every", "warn_ratio"))
-    _at_least(config.validation, "validation", 1, ("samples", "batch"))
-    _at_least(config.preview, "preview", 0, ("every",))
-    _at_least(config.preview, "preview", 1, ("clips", "steps"))
-    _at_least(config.log, "log", 1, ("every",))
-    _at_least(config.lora, "lora", 0, ("rank",))
+    at_least(config.optim, "optim", 0, ("weight_decay", "warmup_steps", "decay_by"))
+    at_least(config.ema, "ema", 0, ("snapshot_every",))
+    at_least(config.checkpoint, "checkpoint", 1, ("keep",))
+    at_least(config.checkpoint, "checkpoint", 0, ("every",))
+    at_least(config.health, "health", 0, ("max_loss_factor", "max_gradient_norm", "max_consecutive_skips"))
+    at_least(config.validation, "validation", 0, ("every", "warn_ratio"))
+    at_least(config.validation, "validation", 1, ("samples", "batch"))
+    at_least(config.preview, "preview", 0, ("every",))
+    at_least(config.preview, "preview", 1, ("clips", "steps"))
+    at_least(config.log, "log", 1, ("every",))
+    at_least(config.lora, "lora", 0, ("rank",))
     for name in ("video", "text"):
         share = getattr(config.dropout, name)
         if not 0 <= share <= 1:
@@ -112,8 +107,7 @@ def _check_schedule(config: RunConfig) -> None:
     optim = config.optim
     if optim.lr <= 0 or optim.eps <= 0:
         raise InputError(f"optim.lr is {optim.lr:g} and optim.eps is {optim.eps:g}; both must be above 0.")
-    if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
-        raise InputError(f"optim.betas is {list(optim.betas)}; two numbers from 0 to below 1 are needed.")
+    check_betas(optim.betas)
     if list(optim.decay_at) != sorted(set(optim.decay_at)) or not all(0 < share <= 1 for share in optim.decay_at):
         raise InputError(
             f"optim.decay_at is {list(optim.decay_at)}; rising shares of the steps, above 0 and up to 1, are needed."
@@ -127,9 +121,3 @@ def _check_schedule(config: RunConfig) -> None:
             raise InputError(
                 f"ema.sigma_rels holds {sigma:g}; relative widths above 0 and below 0.28 are possible (0.05 is usual)."
             )
-
-
-def _at_least(section: Any, name: str, least: float, keys: Iterable[str]) -> None:
-    for key in keys:
-        if getattr(section, key) < least:
-            raise InputError(f"{name}.{key} is {getattr(section, key):g}; {least:g} or more is needed.")

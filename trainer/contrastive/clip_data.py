@@ -17,11 +17,12 @@ from mmaudio_core.media.rgb import RgbConverter, frame_pixels
 from mmaudio_core.media.rotation import MatrixReader
 from mmaudio_core.media.stamps import StampClock, clock_offset, frame_step
 
+from ..data.kept import Kept
 from ..data.manifest import Row
 from ..data.probe import probe
+from ..data.usable import UselessError
 from ..engine.generators import generator_of
-from .kept import Kept
-from .rows import UselessError, span
+from .rows import span
 
 KEPT = 4
 """Distinguishes the draw of the frames that are kept of a clip."""

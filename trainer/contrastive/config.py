@@ -14,6 +14,7 @@ from mmaudio_core.errors import InputError
 from mmaudio_core.spec.model import CLIPSpec, SynchformerSpec
 from mmaudio_core.spec.timing import MIN_DURATION_S, SYNC_SEGMENT_FRAMES
 
+from ..config.bounds import at_least, check_betas, check_named
 from ..config.load import load_config, preset_or_path
 
 PRESETS = Path(__file__).resolve().parents[1] / "configs" / "contrastive"
@@ -208,9 +209,7 @@ def load(kind: type[T], source: str, overrides: Sequence[str] = ()) -> T:
 
 def check(config: Any) -> None:
     """Raises InputError for values out of range, SpecError for sizes of no model; the sentence names the keys."""
-    if not config.data.manifest or not config.train.folder:
-        key = "train.folder" if config.data.manifest else "data.manifest"
-        raise InputError(f"{key} is empty; name {'the folder to keep the run in' if 'folder' in key else 'a manifest'}.")
+    check_named(config.data.manifest, config.train.folder)
     least: dict[str, dict[str, float]] = {
         "data": {"workers": 1, "duration_s": MIN_DURATION_S},
         "train": {"steps": 1, "batch": 2},
@@ -228,8 +227,7 @@ def check(config: Any) -> None:
         least["loss"] = {"segments": 0, "tokens": 0, "outline": 0}
     for section, keys in least.items():
         for key, bound in keys.items():
-            if getattr(getattr(config, section), key) < bound:
-                raise InputError(f"{section}.{key} is {getattr(getattr(config, section), key):g}; {bound:g} or more is needed.")
+            at_least(getattr(config, section), section, bound, (key,))
     _check_shares(config)
     if isinstance(config, SyncConfig) and not config.loss.segments + config.loss.tokens + config.loss.outline:
         raise InputError("loss.segments, loss.tokens and loss.outline are all 0; one weight above 0 is needed.")
@@ -245,8 +243,7 @@ def _check_shares(config: Any) -> None:
         raise InputError(
             f"optim.lr is {config.optim.lr:g} and loss.temperature is {config.loss.temperature:g}; both must be above 0."
         )
-    if len(config.optim.betas) != 2 or not all(0 <= beta < 1 for beta in config.optim.betas):
-        raise InputError(f"optim.betas is {list(config.optim.betas)}; two numbers from 0 to below 1 are needed.")
+    check_betas(config.optim.betas)
 
 
 def clip_spec(model: ClipModelConfig) -> CLIPSpec:

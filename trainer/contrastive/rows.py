@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
 
-from mmaudio_core.errors import InputError, MediaError
+from mmaudio_core.errors import InputError
 from mmaudio_core.spec.timing import MIN_DURATION_S
 
-from ..data.manifest import Row, read_manifest, resolve
-from ..data.report import BadRow, Reason
+from ..data.ahead import made_ahead
+from ..data.manifest import Row
+from ..data.report import BadRow
+from ..data.usable import MAX_DRAWS, UsableRows, UselessError
 from ..engine.generators import generator_of
 
-MAX_DRAWS = 64
-"""Rows that are drawn for one place before the manifest is given up as unusable."""
-AHEAD = 2
-"""Steps whose clips are read in advance."""
 ORDER, PLACE = 2, 3
 """Distinguish what is drawn: the order of rows, and what a place of the batch takes of its row."""
 Item = TypeVar("Item")
-log = logging.getLogger("mmaudio")
-
-
-class UselessError(Exception):
-    """A row cannot be used."""
-
-    def __init__(self, reason: Reason, detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason: Reason = reason
-        self.detail = detail
 
 
 def span(row: Row, duration_s: float) -> tuple[float, float]:
@@ -62,19 +47,14 @@ class Rows(Generic[Item]):
     """
 
     def __init__(self, manifest: Path, split: str, read: Callable[[int, Row, Path, torch.Generator], Item]) -> None:
-        self.bad: list[BadRow] = []
-        self._manifest, self._read = manifest, read
-        self._rows: list[Row] = []
-        self._useless: set[int] = set()
+        self._rows, self._read = UsableRows(manifest, split), read
         self._orders: dict[tuple[int, int], list[int]] = {}
         self._lock = threading.Lock()
-        for row in read_manifest(manifest):
-            if isinstance(row, BadRow):
-                self.bad.append(row)
-            elif row.split == split:
-                self._rows.append(row)
-        if not self._rows:
-            raise InputError(f"The manifest {manifest} has no rows of the split {split!r}; name one that it has.")
+
+    @property
+    def bad(self) -> list[BadRow]:
+        """Rows that were left out so far."""
+        return self._rows.bad
 
     def __len__(self) -> int:
         """Rows of the split, usable or not."""
@@ -93,7 +73,7 @@ class Rows(Generic[Item]):
             if (item := self._item(number, generator)) is not None:
                 return item
             number = int(torch.randint(len(self._rows), (), generator=generator))
-        raise InputError(f"Of {MAX_DRAWS} rows drawn from {self._manifest} none can be used{self._last_bad()}.")
+        raise InputError(f"Of {MAX_DRAWS} rows drawn from {self._rows.manifest} none can be used{self._rows.last_bad()}.")
 
     def first(self, count: int, seed: int) -> list[Item]:
         """Items of the first ``count`` usable rows, fewer where there are fewer.
@@ -108,22 +88,13 @@ class Rows(Generic[Item]):
             if (item := self._item(number, generator_of(seed, PLACE, 0, number))) is not None:
                 found.append(item)
         if not found:
-            raise InputError(f"None of {len(self)} rows of {self._manifest} can be used to measure on{self._last_bad()}.")
+            of = f"{len(self)} rows of {self._rows.manifest}"
+            raise InputError(f"None of {of} can be used to measure on{self._rows.last_bad()}.")
         return found
 
     def batches(self, seed: int, steps: range, batch: int, workers: int) -> Generator[list[Item], None, None]:
         """The items of every step of ``steps``, read by ``workers`` threads while the caller works on earlier ones."""
-        waiting: deque[list[Future[Item]]] = deque()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="rows")
-        try:
-            for step in steps:
-                waiting.append([pool.submit(self.item, seed, step, position, batch) for position in range(batch)])
-                if len(waiting) > AHEAD:
-                    yield [future.result() for future in waiting.popleft()]
-            while waiting:
-                yield [future.result() for future in waiting.popleft()]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        return made_ahead(lambda step, position: self.item(seed, step, position, batch), steps, range(batch), workers)
 
     def _order(self, seed: int, epoch: int) -> list[int]:
         with self._lock:
@@ -134,29 +105,6 @@ class Rows(Generic[Item]):
             return self._orders[seed, epoch]
 
     def _item(self, number: int, generator: torch.Generator) -> Item | None:
-        row = self._rows[number]
         # Of its own and drawn first, so that what another row draws does not depend on how far a bad one came.
         own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        with self._lock:
-            if number in self._useless:
-                return None
-        path = resolve(row, self._manifest)
-        try:
-            if not path.is_file():
-                raise UselessError("missing", "There is no such file.")
-            return self._read(number, row, path, own)
-        except UselessError as problem:
-            bad = BadRow(row.line, row.id, row.path, problem.reason, problem.detail)
-        except MediaError as error:
-            bad = BadRow(row.line, row.id, row.path, "unreadable", str(error))
-        with self._lock:
-            if number not in self._useless:
-                self._useless.add(number)
-                self.bad.append(bad)
-                # Recordings in a manifest for everything are no fault worth a line each.
-                level = logging.DEBUG if bad.reason == "no video" else logging.INFO
-                log.log(level, "%s is left out: %s. %s", bad.path, bad.reason, bad.detail)
-        return None
-
-    def _last_bad(self) -> str:
-        return f" ({self.bad[-1].path}: {self.bad[-1].reason}. {self.bad[-1].detail})" if self.bad else ""
+        return self._rows.read(number, lambda row, path: self._read(number, row, path, own))

@@ -17,10 +17,10 @@ from mmaudio_core.spec.model import SynchformerSpec
 from mmaudio_core.spec.timing import SYNC_FPS, SYNC_SEGMENT_FRAMES
 from mmaudio_core.weights.build import build_module
 
+from ..data.kept import Kept
 from .audio import AudioTower, Outline
 from .augment import augment
 from .config import SyncConfig, sync_spec
-from .kept import Kept
 from .losses import both, contrast, pairs, similarities
 from .retrieval import offset_s, top1
 from .rows import Rows

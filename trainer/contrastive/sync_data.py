@@ -14,11 +14,12 @@ from mmaudio_core.media.video import read_video
 from mmaudio_core.spec.audio import AUDIO_16K
 from mmaudio_core.spec.timing import SYNC_FPS, SYNC_SEGMENT_FRAMES, SYNC_SEGMENT_STRIDE, SYNC_TOKENS_PER_SEGMENT
 
+from ..data.kept import Kept
 from ..data.manifest import Row
 from ..data.probe import SILENT_PEAK, probe
+from ..data.usable import UselessError
 from ..engine.generators import generator_of
-from .kept import Kept
-from .rows import UselessError, span
+from .rows import span
 
 AUDIO = AUDIO_16K
 """The format whose log-mels the audio tower hears."""
