@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import onednn
+from .blocks import block_rows, quantum
 
 BLOCK = 1 << 20
 """Inputs that each thread works on at a time: few enough for the cache that cores share, so many that calls cost little."""
@@ -78,8 +79,8 @@ class Given:
     def write(self, first: int, out: Tensor) -> None:
         out.copy_(self._x[first : first + len(out)])
 
-    def all(self) -> Tensor:
-        return self._x
+    def all(self, before: int = 0, after: int = 0) -> Tensor:
+        return F.pad(self._x, (0, 0, before, after))
 
 
 class ToomConv:
@@ -104,15 +105,16 @@ class ToomConv:
         """
         rows = x.rows + before + after - self._dilation * (self._kernel - 1)
         step = self._form.tile * self._dilation
-        tiles = -(-rows // step)
+        about = max(BLOCK * torch.get_num_threads() / (step * self._inputs), BLOCK_TILES / self._dilation)
+        block = block_rows(-(-rows // step), about, max(1, quantum(self._inputs) // step))
+        tiles = -(-rows // (step * block)) * block
         padded = torch.empty((tiles + self._beyond) * step, self._inputs)
         padded[:before].zero_()
         padded[before + x.rows :].zero_()
         out = torch.empty(tiles * step, self._channels)
-        block = max(BLOCK * torch.get_num_threads() // (step * self._inputs), -(-BLOCK_TILES // self._dilation))
         filled = 0
         for first in range(0, tiles, block):
-            last = min(first + block, tiles)
+            last = first + block
             needed = min((last + self._beyond) * step - before, x.rows)
             if needed > filled:
                 x.write(filled, padded[before + filled : before + needed])

@@ -6,6 +6,7 @@ as the whole would be. So a long signal can be worked on window by window and no
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels.blocks import blocks, quantum
 from ..kernels.depthwise import Depthwise
+from ..kernels.sin_squared import SCALE, sin_squared_
 from ..kernels.snake import TAPS, anti_aliased_snake
 from ..kernels.taps import TapConv
 from ..kernels.toom import Given, ToomConv, form_for
@@ -61,8 +64,8 @@ class Snake:
         def scaled(taps: Tensor, factor: Tensor) -> Tensor:
             return (factor.double()[:, None] * taps).float()
 
-        self._even, self._odd = (Depthwise(scaled(t, self.alpha)) for t in (even, odd))
-        self._back_even, self._back_odd = (Depthwise(scaled(t, self.inverse_beta)) for t in (back_even, back_odd))
+        self._even, self._odd = (Depthwise(scaled(t, self.alpha / math.pi)) for t in (even, odd))
+        self._back_even, self._back_odd = (Depthwise(scaled(t, SCALE * self.inverse_beta)) for t in (back_even, back_odd))
         self._through = Depthwise(scaled(through, torch.ones_like(self.alpha)))
         self._up, self._down = _of_short_signal(tuple(f.tolist()))
 
@@ -76,8 +79,9 @@ class Snake:
     def add_to(self, out: Tensor, x: Tensor) -> None:
         """Adds the outputs (n, C) that ``x`` (n + 10, C) determines."""
         self._through.add_to(out, x)
-        self._back_even.add_to(out, self._even(x).sin_().square_())
-        self._back_odd.add_to(out, self._odd(x).sin_().square_())
+        even = self._even(x)
+        self._back_even.add_to(out, sin_squared_(even))
+        self._back_odd.add_to(out, sin_squared_(self._odd(x), even))
 
     def near_end(self, x: Tensor) -> Tensor:
         """The outputs of a signal of SHORT samples: those at an end are also those of a longer one."""
@@ -100,11 +104,10 @@ class Active:
         if self._short is not None:
             out.copy_(self._short[first : first + len(out)])
             return
-        parts = max(1, round(out.numel() / (BLOCK * torch.get_num_threads())))
-        rows = max(1, -(-len(out) // parts))  # even parts: a short last one costs as many calls
-        for begin in range(0, len(out), rows):
-            part = out[begin : begin + rows].zero_()
-            self._snake.add_to(part, self._x[first + begin : first + begin + len(part) + 2 * SNAKE_REACH])
+        channels = out.shape[1]
+        for begin, end in blocks(len(out), BLOCK * torch.get_num_threads() / channels, quantum(channels)):
+            part = out[begin:end].zero_()
+            self._snake.add_to(part, self._x[first + begin : first + end + 2 * SNAKE_REACH])
         beyond = first + len(out)
         if self._ends.start and first < CLAMPED:
             inner = self._x[SNAKE_REACH : SNAKE_REACH + SHORT]
@@ -114,9 +117,12 @@ class Active:
             begin = max(first, self.rows - CLAMPED)
             out[begin - first :] = self._snake.near_end(inner)[SHORT - self.rows + begin : SHORT - self.rows + beyond]
 
-    def all(self) -> Tensor:
-        out = torch.empty(self.rows, self._x.shape[1])
-        self.write(0, out)
+    def all(self, before: int = 0, after: int = 0) -> Tensor:
+        """All rows, with rows of zeros around them."""
+        out = torch.empty(before + self.rows + after, self._x.shape[1])
+        out[:before].zero_()
+        out[before + self.rows :].zero_()
+        self.write(0, out[before : before + self.rows])
         return out
 
 
@@ -146,17 +152,19 @@ class WindowConv:
 
     def __init__(self, module: nn.Conv1d) -> None:
         weight, bias = _float(module)
-        kernel, dilation = weight.shape[-1], module.dilation[0]
+        kernel, dilation, self._inputs = weight.shape[-1], module.dilation[0], weight.shape[1]
         self.reach = dilation * (kernel // 2)
         form = form_for(kernel, min(weight.shape[:2]))
         self._conv = ToomConv(weight, bias, dilation, form) if form else TapConv(weight, bias, dilation)
 
     def __call__(self, x: Active | Given, ends: Ends, added: Tensor | None = None) -> Tensor:
         """The convolution of ``x``, plus ``added``."""
-        around = self.reach * ends.start, self.reach * ends.end
+        before, after = self.reach * ends.start, self.reach * ends.end
         if isinstance(self._conv, ToomConv):
-            return self._conv(x, *around, added)
-        out = self._conv(x.all(), *around)
+            return self._conv(x, before, after, added)
+        rows = before + x.rows + after
+        spare = -rows % quantum(self._inputs)
+        out = self._conv(x.all(before, after + spare))[: rows - 2 * self.reach]
         return out if added is None else out.add_(added)
 
 
