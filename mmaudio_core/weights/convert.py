@@ -15,7 +15,7 @@ from .detect import variant_of
 from .keymaps import fold_weight_norm, full_synchformer_names, module_names
 from .metadata import FAMILY, encode, encode_part
 from .parts import RawPart, open_raw_part
-from .registry import LICENCES
+from .registry import licence_of
 from .safetensors_file import ByteProgress, write_safetensors
 
 
@@ -41,7 +41,7 @@ def convert(
     check_target(dst, overwrite, src)
     part = open_raw_part(src, kind)
     detected = part.detected
-    licence = part.values.get("licence") or LICENCES[detected.kind]
+    licence = licence_of(part.values, detected.kind)
     metadata = encode_part(detected.spec, variant=detected.variant, source_name=src.name, licence=licence)
     tensors = _published(part)
     # Folded weights are in memory by now; the mapped rest is converted while it is written.

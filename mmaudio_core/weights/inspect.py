@@ -13,7 +13,7 @@ from .detect import Detected
 from .files import TensorFile, open_tensors
 from .metadata import KEY, decode
 from .parts import split_parts
-from .registry import LICENCES, by_md5
+from .registry import by_md5, licence_of
 from .safetensors_file import ByteProgress
 from .sniff import size_text
 
@@ -43,10 +43,8 @@ def describe(path: str | os.PathLike[str], *, checksum: bool = False, progress: 
         lines.append(f"  written by this package{': ' if said else ''}{said}")
     elif others := [key for key in file.metadata if key != KEY]:
         lines.append(f"  metadata: {', '.join(f'{key} = {file.metadata[key][:60]!r}' for key in others[:5])}")
-    if licence := values.get("licence"):
-        lines.append(f"  licence: {licence}")
-    else:
-        lines.append(f"  licence of the published weights: {'; '.join(sorted({LICENCES[kind] for kind in parts}))}")
+    said = "licence" if values.get("licence") or values.get("licences") else "licence of the published weights"
+    lines.append(f"  {said}: {'; '.join(sorted({licence_of(values, kind) for kind in parts}))}")
     if checksum:
         lines.append(f"  {checksum_line(path, progress)}")
     return "\n".join(lines)

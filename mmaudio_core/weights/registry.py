@@ -5,7 +5,9 @@ Names and checksums are public facts and are never invented: a file whose checks
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import InputError
 from ..spec.model import VARIANTS
@@ -20,6 +22,15 @@ MIT = "MIT"
 APPLE = "Apple ML research licence (see model card)"
 LICENCES: dict[str, str] = {"flow": CC_BY_NC, "vae": CC_BY_NC, "vocoder": MIT, "synchformer": CC_BY_NC, "clip": APPLE}
 """Licence of the published weights by kind of part."""
+
+
+def licence_of(values: Mapping[str, Any], kind: str) -> str:
+    """Of the part ``kind`` in a file with the metadata ``values``: what it says of this part, else of itself, else that of the
+    published weights."""
+    by_kind = values.get("licences")
+    own = by_kind.get(kind) if isinstance(by_kind, Mapping) else None
+    return str(own or values.get("licence") or LICENCES[kind])
+
 
 PHRASES: dict[str, str] = {
     "flow": "a flow network",

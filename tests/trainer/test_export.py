@@ -169,7 +169,7 @@ def test_a_family_file_is_all_that_generating_needs(made: Made, tmp_path: Path) 
     assert torch.equal(network.state_dict()["t_embed.mlp.0.weight"], made.ema.tensors(0.05)["t_embed.mlp.0.weight"])
     assert set(find_files(made.spec.variant, [tmp_path]).paths.values()) == {path}
     values = about(path)
-    assert values["licences"]["flow"] == "CC0"
+    assert values["licences"] == {"flow": "CC0", "vae": "MIT", "vocoder": "MIT", "synchformer": "MIT", "clip": "MIT"}
     assert values["step"] == STEPS
     assert load_part(path, "vae")[1] == load_part(EMBEDDED_FILE, "vae")[1]
 

@@ -16,6 +16,7 @@ from mmaudio_core.media.make_video import write_silent_video
 from mmaudio_core.media.opening import open_media
 from mmaudio_core.pipeline.files import EMBEDDED_FILE
 from mmaudio_core.weights.build import load_part
+from mmaudio_core.weights.metadata import decode
 from mmaudio_core.weights.safetensors_file import read_header
 from trainer.cli import main
 from trainer.config.load import load_run_config
@@ -211,6 +212,7 @@ def test_a_lora_is_trained_saved_and_gone_on_with(data: Path, tmp_path: Path) ->
     path = whole / "lora" / "step-00000004.safetensors"
     assert check_lora(path, {name: tuple(value.shape) for name, value in base.state_dict().items()}) > 3
     assert "lora_A" in " ".join(read_header(path).entries)
+    assert decode(read_header(path).metadata)["licence"] == "MIT", "as the base's"
     held = read_tensors(whole / "checkpoints" / "step-00000004", "model.network.")
     assert all(torch.equal(value, held[name]) for name, value in base.state_dict().items())
 

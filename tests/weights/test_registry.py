@@ -49,3 +49,10 @@ def test_checksums_and_urls():
     known = [file.md5 for file in registry.PUBLISHED if file.md5]
     assert len(known) == len(set(known)) == 9
     assert all(len(md5) == 32 and int(md5, 16) >= 0 for md5 in known)
+
+
+def test_a_part_has_the_licence_that_its_file_says():
+    said = {"licence": "CC0", "licences": {"vae": "MIT", "clip": ""}}
+    assert [registry.licence_of(said, kind) for kind in ("vae", "clip", "flow")] == ["MIT", "CC0", "CC0"]
+    assert registry.licence_of({"licences": {"vae": "MIT"}}, "clip") == registry.APPLE
+    assert registry.licence_of({}, "vae") == registry.licence_of({"licences": None}, "vae") == registry.CC_BY_NC

@@ -15,7 +15,7 @@ from mmaudio_core.errors import InputError
 from mmaudio_core.weights.detect import variant_of
 from mmaudio_core.weights.metadata import encode_part
 from mmaudio_core.weights.parts import open_raw_part
-from mmaudio_core.weights.registry import LICENCES
+from mmaudio_core.weights.registry import licence_of
 from mmaudio_core.weights.safetensors_file import write_safetensors
 
 from ..config.tables import dump_toml, to_table
@@ -125,4 +125,4 @@ class _Work:
         base, kind = self.config.model.base, self.task.spec.kind
         if self.config.train.licence or not base:
             return self.config.train.licence or UNSAID
-        return open_raw_part(base, kind).values.get("licence") or LICENCES[kind]
+        return licence_of(open_raw_part(base, kind).values, kind)

@@ -17,7 +17,7 @@ from mmaudio_core.weights.detect import detect, read_spec, shapes_of
 from mmaudio_core.weights.locate import KINDS, FoundFile, find_parts, fits, look_at
 from mmaudio_core.weights.metadata import encode
 from mmaudio_core.weights.parts import open_part
-from mmaudio_core.weights.registry import LICENCES, PHRASES
+from mmaudio_core.weights.registry import PHRASES, licence_of
 from mmaudio_core.weights.safetensors_file import write_safetensors
 
 from ..config.load import parse_toml
@@ -116,7 +116,7 @@ def _other_parts(
             raise WeightsError(f"{PHRASES[kind].capitalize()} that fits this flow network was not found in {where}.")
         part = open_part(fitting[0].path, kind)
         parts[kind] = (part.detected.spec, _in_dtype(part.tensors, dtype))
-        licences[kind] = part.values.get("licence") or LICENCES[kind]
+        licences[kind] = licence_of(part.values, kind)
     return parts, licences
 
 

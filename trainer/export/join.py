@@ -14,7 +14,7 @@ from mmaudio_core.weights.build import build_module
 from mmaudio_core.weights.convert import write_family
 from mmaudio_core.weights.locate import KINDS, look_at
 from mmaudio_core.weights.parts import open_part
-from mmaudio_core.weights.registry import LICENCES
+from mmaudio_core.weights.registry import licence_of
 
 
 def join(sources: Sequence[Path], target: Path, flow: FlowSpec, overwrite: bool = False) -> list[str]:
@@ -35,7 +35,7 @@ def join(sources: Sequence[Path], target: Path, flow: FlowSpec, overwrite: bool 
             if item.kind in KINDS[1:] and item.kind not in parts:
                 part = open_part(source, item.kind)
                 parts[item.kind] = (part.detected.spec, part.tensors)
-                licences[item.kind] = part.values.get("licence") or LICENCES[item.kind]
+                licences[item.kind] = licence_of(part.values, item.kind)
     torch.manual_seed(0)
     extra = {"licences": licences, "trained": False}
     write_family({"flow": (flow, build_module(flow).state_dict()), **parts}, target, extra, overwrite=overwrite)

@@ -14,6 +14,8 @@ from mmaudio_core.pipeline.files import EMBEDDED_FILE
 from mmaudio_core.spec.model import FlowSpec
 from mmaudio_core.transformer.model import FlowNetwork
 from mmaudio_core.weights.build import load_part
+from mmaudio_core.weights.parts import open_raw_part
+from mmaudio_core.weights.registry import licence_of
 
 from ..config.checks import spec_of
 from ..config.schema import ModelConfig
@@ -42,6 +44,11 @@ def make_network(config: ModelConfig, seed: int) -> FlowNetwork:
     for empty in (network.empty_clip_feat, network.empty_sync_feat):
         empty.requires_grad_(config.empty != "zeros")
     return network.train()
+
+
+def licence_of_base(config: ModelConfig) -> str:
+    """Of the base file's flow network; "" without a base."""
+    return licence_of(open_raw_part(Path(config.base).expanduser(), "flow").values, "flow") if config.base else ""
 
 
 def load_base(config: ModelConfig) -> FlowNetwork:

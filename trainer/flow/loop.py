@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from mmaudio_core.media.atomic import atomic_path
-from mmaudio_core.weights.registry import LICENCES
 
 from ..config.load import read_toml
 from ..config.schema import RunConfig
@@ -28,6 +27,7 @@ from ..lora.file import lora_state, save_lora
 from ..lora.inject import draw_dropout
 from .feed import Feed
 from .fixed import fixed_samples
+from .initialise import licence_of_base
 from .log import Log
 from .objective import Draws, draws, without_captions
 from .optim import learning_rate
@@ -80,6 +80,7 @@ class Run:
         self.index, held_out = load_data(config)
         _write_config(config, self.folder, ranks, begun=last is not None)
         self.stream = make_stream(config, self.index, ranks)
+        self._licence = licence_of_base(config.model)
         self.trained = make_trained(config, self.index, ranks, resumed=last is not None)
         self.health = Health(HealthRule(**asdict(config.health)), self.folder / "bad_batches.jsonl", ranks)
         self.start, ratio = self._resume(last)
@@ -186,7 +187,7 @@ class Run:
             "spec": self.trained.spec.to_dict(),
             "variant": self.trained.spec.variant,
             "dataset": self.index.hash,
-            "licence": LICENCES["flow"] if self.config.model.base else "",
+            "licence": self._licence,
             "config": to_table(self.config),
         }
 

@@ -14,12 +14,12 @@ from mmaudio_core.weights.files import open_tensors
 from mmaudio_core.weights.lora import LoRAPair, match_lora
 from mmaudio_core.weights.metadata import encode_part
 from mmaudio_core.weights.parts import Part, open_part
-from mmaudio_core.weights.registry import LICENCES
+from mmaudio_core.weights.registry import licence_of
 from mmaudio_core.weights.safetensors_file import write_safetensors
 
 from .file import check_plain
 
-_REPLACED = ("format", "kind", "spec", "variant", "parts", "source_name", "licence")
+_REPLACED = ("format", "kind", "spec", "variant", "parts", "source_name", "licence", "licences")
 
 
 def merge_file(
@@ -66,7 +66,7 @@ def _delta(pair: LoRAPair, matrices: Mapping[str, Tensor], weight: Tensor) -> Te
 def _metadata(part: Part, lora: Path, strength: float) -> dict[str, str]:
     kept: dict[str, Any] = {key: value for key, value in part.values.items() if key not in _REPLACED}
     merged = [*kept.pop("merged", []), {"lora": lora.name, "strength": strength}]
-    licence = part.values.get("licence") or LICENCES["flow"]
+    licence = licence_of(part.values, "flow")
     found = part.detected
     return encode_part(
         found.spec, variant=found.variant, source_name=part.file.path.name, licence=licence, merged=merged, **kept
