@@ -8,16 +8,14 @@ import torch
 
 from mmaudio_core.weights.detect import variant_of
 from mmaudio_core.weights.metadata import encode_part
-from mmaudio_core.weights.parts import open_raw_part
-from mmaudio_core.weights.registry import licence_of
 from mmaudio_core.weights.safetensors_file import write_safetensors
 
 from ..config.tables import dump_toml, to_table
+from ..engine.licence import licence_of_result
 from ..engine.run_folder import RunFolder
 from .config import AnyConfig
 from .step import Sides, Task
 
-UNSAID = "unspecified: that of its training data"
 FIXED = ("model", "data.manifest", "data.split", "data.segment_frames", "discriminator", "train.seed", "train.batch")
 """What may not change when a run goes on."""
 
@@ -57,12 +55,7 @@ class Store(RunFolder):
     def write_result(self, task: Task, step: int) -> Path:
         """Writes the trained part under published names with its metadata; the core loads it as it is."""
         path = self.folder / f"{task.spec.kind}.safetensors"
-        extra = {"variant": variant_of(task.spec), "source_name": self.folder.name, "step": step, "licence": self._licence()}
+        licence = licence_of_result(self.config.train.licence, self.config.model.base, task.spec.kind)
+        extra = {"variant": variant_of(task.spec), "source_name": self.folder.name, "step": step, "licence": licence}
         write_safetensors(path, task.result(), encode_part(task.spec, **extra))
         return path
-
-    def _licence(self) -> str:
-        base, kind = self.config.model.base, "vae" if hasattr(self.config.loss, "kl") else "vocoder"
-        if self.config.train.licence or not base:
-            return self.config.train.licence or UNSAID
-        return licence_of(open_raw_part(base, kind).values, kind)

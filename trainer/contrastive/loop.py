@@ -14,13 +14,12 @@ from torch import Tensor
 from mmaudio_core.errors import InputError
 from mmaudio_core.weights.detect import variant_of
 from mmaudio_core.weights.metadata import encode_part
-from mmaudio_core.weights.parts import open_raw_part
-from mmaudio_core.weights.registry import licence_of
 from mmaudio_core.weights.safetensors_file import write_safetensors
 
 from ..config.tables import dump_toml, to_table
 from ..data.report import write_report
 from ..engine.distributed import Ranks, started
+from ..engine.licence import licence_of_result
 from ..engine.log import Log
 from ..engine.run_folder import RunFolder
 from ..engine.signals import StopRequest
@@ -31,7 +30,6 @@ from .rows import Rows
 from .step import Place, Task, make_optimizer, rate_of, update
 from .sync import SyncTask
 
-UNSAID = "unspecified: that of its training data"
 FIXED = ("model", "data", "augment", "train.seed", "train.batch")
 """What may not change when a run goes on, but for ``FREE`` of it."""
 FREE = ("workers", "cache_mb", "held_out_split")
@@ -117,12 +115,7 @@ class _Work:
         folder, task = self.folder.folder, self.task
         write_safetensors(folder / "training_only.safetensors", dict(task.others.state_dict()), {"format": "pt"})
         path = folder / f"{task.name}.safetensors"
-        extra = {"variant": variant_of(task.spec), "source_name": folder.name, "step": step, "licence": self._licence()}
+        licence = licence_of_result(self.config.train.licence, self.config.model.base, task.spec.kind)
+        extra = {"variant": variant_of(task.spec), "source_name": folder.name, "step": step, "licence": licence}
         write_safetensors(path, task.model.state_dict(), encode_part(task.spec, **extra))
         return path
-
-    def _licence(self) -> str:
-        base, kind = self.config.model.base, self.task.spec.kind
-        if self.config.train.licence or not base:
-            return self.config.train.licence or UNSAID
-        return licence_of(open_raw_part(base, kind).values, kind)
