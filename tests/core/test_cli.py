@@ -198,7 +198,10 @@ def test_interruption_leaves_nothing(signum: int, code: int, tmp_path: Path, vid
         "-o",
         str(tmp_path / "out.mp4"),
     ]
+    # A shell's background job ignores interrupts, and what it starts would too; what is handled here is default there.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    signal.signal(signal.SIGINT, before)
     assert process.stderr is not None
     for line in process.stderr:
         if "Variant" in line:
