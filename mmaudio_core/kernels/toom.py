@@ -80,6 +80,7 @@ class Given:
         out.copy_(self._x[first : first + len(out)])
 
     def all(self, before: int = 0, after: int = 0) -> Tensor:
+        """All rows, with rows of zeros around them."""
         return F.pad(self._x, (0, 0, before, after))
 
 
