@@ -99,7 +99,8 @@ class Run:
         self.preview: Preview | None = None
         if config.preview.every and held_out is not None:
             clips = fixed_samples(held_out, config.preview.clips)
-            self.preview = Preview(config.preview, clips, self.folder / "previews", config.train.seed, ranks, self.log)
+            folder, seed, captions = self.folder / "previews", config.train.seed, config.data.captions
+            self.preview = Preview(config.preview, clips, folder, seed, ranks, self.log, captions)
 
     def draws(self, step: int, batch: Batch) -> Draws:
         """This batch's draws, on the CPU."""

@@ -80,14 +80,18 @@ def draws(
 
 
 def without_captions(draws: Draws, batch: Batch, captions: str) -> Draws:
-    """The same draws, with text left out where ``captions`` ("all", "video", "sound", "none") says so."""
-    used = {
+    """The same draws, with text left out where ``captions`` (see ``captions_used``) says so."""
+    return replace(draws, drop_text=draws.drop_text | ~captions_used(batch, captions))
+
+
+def captions_used(batch: Batch, captions: str) -> Tensor:
+    """bool (B,): whether a sample's text is used: of "all", of those with "video", of those with "sound" alone, of "none"."""
+    return {
         "all": torch.ones_like(batch.has_video),
         "video": batch.has_video,
         "sound": ~batch.has_video,
         "none": torch.zeros_like(batch.has_video),
     }[captions]
-    return replace(draws, drop_text=draws.drop_text | ~used)
 
 
 def kept(draws: Draws) -> Draws:

@@ -32,6 +32,7 @@ from ..data.shards import Record
 from ..engine.distributed import Ranks, unwrapped
 from .fixed import Fixed
 from .log import Log
+from .objective import captions_used
 from .trainable import TrainableFlow
 
 REFERENCE = "reference"
@@ -71,10 +72,15 @@ class Decoder:
 
 
 class Preview:
-    """Writes ``previews/step-00005000/01-ID.flac`` and ``.mp4`` for each clip; noise and inputs are the same each time."""
+    """Writes ``previews/step-00005000/01-ID.flac`` and ``.mp4`` for each clip; noise and inputs are the same each time.
 
-    def __init__(self, config: PreviewConfig, clips: Fixed, folder: Path, seed: int, ranks: Ranks, out: Log) -> None:
-        self._config, self._clips, self._folder = config, clips, folder
+    captions: whose captions are used, as in ``[data]``.
+    """
+
+    def __init__(
+        self, config: PreviewConfig, clips: Fixed, folder: Path, seed: int, ranks: Ranks, out: Log, captions: str = "all"
+    ) -> None:
+        self._config, self._clips, self._folder, self._captions = config, clips, folder, captions
         self._seed, self._ranks, self._log = seed, ranks, out
         self._decoder: Decoder | None = None
         if ranks.first:
@@ -95,6 +101,7 @@ class Preview:
         """Un-normalised latents (clips, L, C) on the CPU, by the network as it is and by the core's solver."""
         device = self._ranks.device
         batch = self._clips.batch(range(len(self._clips))).to(device)
+        batch = replace(batch, has_text=batch.has_text & captions_used(batch, self._captions))
         nothing = torch.zeros_like(batch.has_video)
         empty = replace(batch, has_video=nothing, has_text=nothing)
         tokens, channels = self._clips.index.widths.latent

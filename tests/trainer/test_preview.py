@@ -1,0 +1,52 @@
+"""What previews give the network to make sound of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import torch
+
+from trainer.config.schema import PreviewConfig
+from trainer.data.batch import Batch
+from trainer.data.index import Index
+from trainer.engine.distributed import Ranks
+from trainer.flow.fixed import fixed_samples
+from trainer.flow.log import Log
+from trainer.flow.preview import Preview
+
+from .helpers_c import made_up_shards
+
+SECOND = Ranks(1, 2, 0, torch.device("cpu"))
+"""Samples and does not decode."""
+
+
+class Still(torch.nn.Module):
+    """A velocity of zero everywhere; notes which inputs it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = SimpleNamespace(unnormalize=lambda x: x)
+        self.seen: list[Batch] = []
+
+    def forward(self, batch: Batch, at: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        self.seen.append(batch)
+        return torch.zeros_like(at[0])
+
+
+@pytest.mark.parametrize("captions", ["all", "video", "sound", "none"])
+def test_text_is_left_out_as_in_training(captions: str, tmp_path: Path) -> None:
+    clips = fixed_samples(Index.load(made_up_shards(tmp_path, 12, duration_s=0.8)), 12)
+    stored = clips.batch(range(12))
+    both = stored.has_text & stored.has_video
+    assert both.any()
+    assert (stored.has_text & ~stored.has_video).any()
+    module, log = Still(), cast(Log, None)  # only the first rank writes
+    preview = Preview(PreviewConfig(cfg_strength=4.5, steps=2), clips, tmp_path, 0, SECOND, log, captions)
+    preview.sample(module)
+    wanted = {"all": stored.has_text, "video": both, "sound": stored.has_text & ~both, "none": torch.zeros_like(both)}
+    with_text = [batch.has_text for batch in module.seen if batch.has_video.any()]
+    assert len(with_text) == 2
+    assert all(torch.equal(has, wanted[captions]) for has in with_text)
