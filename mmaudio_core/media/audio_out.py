@@ -14,7 +14,7 @@ _CODECS = {".flac": "flac", ".wav": "pcm_s24le"}
 
 
 def save_audio(audio: Sound, path: str | os.PathLike[str]) -> Path:
-    """Writes one mono or stereo clip as 24-bit .flac or .wav, chosen by the ending; rate and sample count stay exact.
+    """Writes one clip of one to eight channels as 24-bit .flac or .wav, chosen by the ending; rate and sample count stay exact.
 
     audio: an ``Audio`` of batch 1, or (samples (N,), (C, N) or (1, C, N), rate in Hz). Samples beyond [-1, 1] are clamped.
     The file appears whole or not at all, and replaces an existing one.

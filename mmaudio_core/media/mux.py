@@ -43,7 +43,8 @@ def mux_audio(
     colour and extradata; nothing is re-encoded. The sound becomes AAC at its own rate and presents exactly its own number
     of samples, from the instant ``start_s`` on, whatever the length of the video.
 
-    audio: an ``Audio`` of batch 1, or (samples, rate in Hz); mono or stereo.
+    audio: an ``Audio`` of batch 1, or (samples, rate in Hz); one to eight channels, more than two as
+        ``load_sound`` has them.
     out_path: ends in .mp4, .m4v, .mov or .mkv. It appears whole or not at all, and may be ``video_path`` itself.
     duration_s: seconds of video to keep; ``None`` keeps it to its end.
     start_s: the instant of the video at which the sound starts. Copied pictures can only start at a keyframe: .mp4 and .mov

@@ -37,7 +37,7 @@ def decode_exact(path: Path) -> tuple[np.ndarray, int]:
 
 @pytest.mark.parametrize("ending", [".flac", ".wav", ".FLAC"])
 @pytest.mark.parametrize("rate_hz", [16_000, 44_100])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
 @pytest.mark.parametrize("count", [1, 4607, 4609, 65_537, 128_000])
 def test_counts_rates_and_values_are_exact(ending: str, rate_hz: int, channels: int, count: int, tmp_path: Path) -> None:
     samples = noise(channels, count)
@@ -66,7 +66,7 @@ def test_loud_samples_are_clamped(ending: str, tmp_path: Path) -> None:
     ("sound", "words"),
     [
         (Audio(torch.zeros(2, 1, 100), 16_000), "batch of 2"),
-        ((np.zeros((3, 100)), 16_000), "shape"),
+        ((np.zeros((9, 100)), 16_000), "1 to 8"),
         ((np.zeros((1, 0)), 16_000), "no samples"),
         ((np.array([0.0, np.nan]), 16_000), "NaN"),
         ((np.array([0.0, np.inf]), 16_000), "infinite"),

@@ -16,6 +16,7 @@ from mmaudio_core.media import mux as mux_module
 from mmaudio_core.media.audio_out import save_audio
 from mmaudio_core.media.make_video import write_silent_video
 from mmaudio_core.media.mux import mux_audio
+from mmaudio_core.media.soundtrack import load_sound
 from mmaudio_core.media.video import probe_video, read_video
 
 from .scenes import HEIGHT, WIDTH, media_folder, read_numbers, scene, set_matrix, write_scene
@@ -76,6 +77,17 @@ def test_sound_is_aligned_and_exactly_long(ending: str, rate_hz: int, channels: 
         for at in range(CLICK_AT, count - 100, rate_hz // 4):
             peak = np.abs(sound[:, at - 90 : at + 90]).argmax(axis=1) - 90
             assert np.abs(peak).max() <= 2
+
+
+@pytest.mark.parametrize("channels", [3, 4, 5, 6, 7, 8])
+def test_channels_keep_their_order_and_their_number(channels: int, tmp_path: Path) -> None:
+    source = write_scene(tmp_path / "scene.mp4", 25, 25)
+    hz = 60 + 20 * np.arange(channels)[:, None]  # low ones, since the channel of the bass holds no others
+    tones = 0.3 * np.sin(2 * np.pi * hz * np.arange(44_100) / 44_100)
+    heard = load_sound(mux_audio(source, (tones, 44_100), tmp_path / "out.mkv")).samples[0].numpy()
+    assert heard.shape[0] == channels
+    peaks = np.abs(np.fft.rfft(heard[:, :44_100])).argmax(axis=1)
+    assert peaks.tolist() == hz[:, 0].tolist()
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
