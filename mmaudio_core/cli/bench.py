@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
+    if args.json and not args.json.resolve().parent.is_dir():  # before minutes of measuring
+        raise InputError(f"The folder of {args.json} does not exist; create it or choose another file.")
     if args.seconds_per_row <= 0 or args.limit <= 0:
         raise InputError("--seconds-per-row and --limit must be above 0.")
     wanted = Wanted(
@@ -73,8 +75,6 @@ def run(args: argparse.Namespace) -> int:
 
     best = ceilings(device, dtype)
     left_out = run(wanted, report)
-    if args.json:
-        write_json(rows, args.json)
     print(machine(device))
     print(best.sentence())
     print(table(rows, best))
@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         print(backends(device, dtype))
     for sentence in left_out:
         print(f"Left out: {sentence}", file=sys.stderr)
+    if args.json:
+        write_json(rows, args.json)
     return 0
 
 

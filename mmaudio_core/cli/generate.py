@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -159,20 +160,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def save(result: Result, output: Path, original_audio: Literal["replace", "keep"]) -> list[Path]:
-    """Saves ``result``; where a video cannot be written, the sound is kept beside it, since minutes may have gone into it.
+    """Saves ``result``; where that fails, the sound is kept beside it, since minutes may have gone into it.
 
     Raises:
-        MediaError: what went wrong with the video, and where the sound is.
+        MediaError: what went wrong, and where the sound is.
     """
     from ..pipeline.result import AUDIO_ENDINGS
 
     try:
         return result.save(output, original_audio=original_audio)
     except MediaError as error:
-        if output.suffix.lower() in AUDIO_ENDINGS:
-            raise
-        kept = result.save(output.with_suffix(AUDIO_ENDINGS[0]))
+        is_sound = output.suffix.lower() in AUDIO_ENDINGS
+        kept = result.save(_unused(output if is_sound else output.with_suffix(AUDIO_ENDINGS[0])))
         raise MediaError(f"{error} The sound was saved as {', '.join(map(str, kept))}.") from error
+
+
+def _unused(path: Path) -> Path:
+    """``path``, with a number where there is such a file already: it may be the one that cannot be replaced."""
+    others = (path.with_stem(f"{path.stem}_{number}") for number in count(2))
+    return next(other for other in chain((path,), others) if not other.exists())
 
 
 def default_output(source: Path | None, is_image: bool) -> Path:

@@ -19,7 +19,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary name keeps the ending of ``path``, since writers choose the format by it.
 
     Raises:
-        MediaError: when the folder does not exist or cannot be written to, or ``path`` is a folder.
+        MediaError: when the folder does not exist or cannot be written to, or ``path`` is a folder or cannot be replaced.
     """
     target = Path(path)
     folder = target.parent
@@ -35,11 +35,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         os.close(handle)
         yield temporary
-        _give_usual_permissions(temporary)
-        os.replace(temporary, target)
+        _put(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _put(temporary: Path, target: Path) -> None:
+    try:
+        _give_usual_permissions(temporary)
+        os.replace(temporary, target)
+    except OSError as error:  # on Windows, a file that a player has open
+        raise MediaError(
+            f"Cannot write {target}: {error.strerror}. Close whatever has it open, or choose another name."
+        ) from error
 
 
 def _give_usual_permissions(path: Path) -> None:

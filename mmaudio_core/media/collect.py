@@ -21,6 +21,10 @@ Progress = Callable[[int, int], None]
 """Called with (frames collected so far, frames expected); expected is 0 while unknown."""
 
 
+_AT_FIRST_S = 120
+"""Seconds for which room is asked for at once; a video may end long before the duration that is asked for."""
+
+
 class FrameBuffer:
     """A growing uint8 (frames, 3, size, size) buffer, so that no list of frames has to be copied into one at the end."""
 
@@ -84,8 +88,8 @@ class FrameCollector:
         clip_total = 0 if asked_s is None else clip_frames(asked_s)
         sync_total = 0 if asked_s is None else sync_frames(asked_s)
         # Memory of torch.empty is only claimed when written to, so a generous request for a short video costs nothing.
-        self._clip = FrameBuffer(clip_size, clip_total or 64)
-        self._sync = FrameBuffer(sync_size, sync_total or 200)
+        self._clip = FrameBuffer(clip_size, min(clip_total, clip_frames(_AT_FIRST_S)) or 64)
+        self._sync = FrameBuffer(sync_size, min(sync_total, sync_frames(_AT_FIRST_S)) or 200)
         self._total = clip_total + sync_total
         self._progress = progress
         resizer = None if device is None or torch.device(device).type == "cpu" else DeviceResizer(device)
@@ -128,9 +132,9 @@ class FrameCollector:
         if self.done:
             return
         self._jobs.drain()  # the last frame may be at work, and PyAV's frames bear one thread at a time
-        self.feed(end_s, pixels)
         if self._asked_s is not None:
-            self._asked_s = min(self._asked_s, end_s)
+            self._asked_s = end_s = min(self._asked_s, end_s)  # a stamp beyond it would end the walk without the frame
+        self.feed(end_s, pixels)
 
     def finish(self, covered_s: float, source: str) -> VideoFrames:
         """The collected frames, the duration shortened by spec section 4 where the source ended early.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..errors import InputError, MediaError
 from .atomic import atomic_path
 from .opening import import_av, open_media, pick_video_stream
-from .packets import decoded_s, packets_in_window
+from .packets import check_stamps, decoded_s, packets_in_window
 from .sound import Sound, audio_frames, checked_samples, layout_of
 from .stamps import exact_start
 
@@ -84,17 +84,22 @@ def mux_audio(
     return target
 
 
-def check_mux(video_path: str | os.PathLike[str], out_path: str | os.PathLike[str]) -> None:
-    """Says before any work is done that the pictures of ``video_path`` cannot go into a file like ``out_path``.
+def check_mux(
+    video_path: str | os.PathLike[str], out_path: str | os.PathLike[str], original_audio: OriginalAudio = "replace"
+) -> None:
+    """Says before any work is done that what ``mux_audio`` copies of ``video_path`` cannot go into a file like ``out_path``.
 
     Raises:
-        MediaError: unreadable video, another ending, a codec that the container cannot hold.
+        MediaError: unreadable video, another ending, a codec that the container cannot hold, packets without time stamps.
     """
     target = Path(out_path)
     av = import_av()
     with open_media(video_path) as source, av.open(io.BytesIO(), "w", format=_container_format(target)) as sink:
         name = Path(video_path).name
-        _copy_stream(sink, pick_video_stream(source, name), name, target)
+        streams = [pick_video_stream(source, name), *(source.streams.audio[:1] if original_audio == "keep" else ())]
+        for stream in streams:
+            _copy_stream(sink, stream, name, target)
+        check_stamps(source, streams)
 
 
 def _container_format(target: Path) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 from ..errors import MediaError
 from .opening import import_av, open_media
 from .stamps import clock_offset, frame_step
+
+_FIRST_PACKETS = 32
+"""Where B-frames store no time stamps, one is among these."""
 
 
 def packets_in_window(source: Any, streams: list[Any], start: Fraction, stop: Fraction | None) -> Iterator[Any]:
@@ -67,12 +71,28 @@ def _stamped(source: Any, streams: list[Any]) -> Iterator[Any]:
             return
         if packet.size == 0:  # PyAV's flush packet
             continue
-        if packet.pts is None:
-            raise MediaError("This video stores no time stamps (as raw H.264 does). Convert it to .mp4 or .mkv first.")
+        _check_stamp(packet)
         if not packet.duration and packet.stream.type == "video":
             # MPEG-TS states none; FFmpeg 8.0 then gives the last frame no time at all, and players never show it.
             packet.duration = _frame_ticks(packet)
         yield packet
+
+
+def check_stamps(source: Any, streams: list[Any]) -> None:
+    """Looks at the first packets of ``streams`` of a freshly opened ``source``.
+
+    Raises:
+        MediaError: one has no time stamp, so none of them can be copied.
+    """
+    for packet in islice(source.demux(streams), _FIRST_PACKETS):
+        if packet.size:
+            _check_stamp(packet)
+
+
+def _check_stamp(packet: Any) -> None:
+    if packet.pts is None:
+        what = "video" if packet.stream.type == "video" else "video's sound"
+        raise MediaError(f"This {what} stores no time stamps (as raw H.264 does). Convert it to .mp4 or .mkv first.")
 
 
 def _frame_ticks(packet: Any) -> int:

@@ -89,7 +89,7 @@ def check_target(path: Path, video: Path | None, original_audio: str = "replace"
     Raises:
         InputError: for an ending that cannot be written, a folder that does not exist, or sound to be kept in a file that
             holds no video.
-        MediaError: when ``video`` cannot be read, or its pictures cannot go into such a file.
+        MediaError: when ``video`` cannot be read, or its pictures or the sound to be kept cannot go into such a file.
     """
     ending = path.suffix.lower()
     if original_audio == "keep" and ending in AUDIO_ENDINGS:
@@ -107,4 +107,4 @@ def check_target(path: Path, video: Path | None, original_audio: str = "replace"
     if ending in VIDEO_ENDINGS and video is not None:
         from ..media.mux import check_mux
 
-        check_mux(video, path)
+        check_mux(video, path, "keep" if original_audio == "keep" else "replace")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import inspect
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ...mmaudio_core.media.soundtrack import load_sound
 from ...mmaudio_core.media.video import probe_video, read_video
 from ...mmaudio_core.types import Audio, VideoFrames
 from .sounds import to_audio, to_host
+from .source import file_of
 
 
 def frames_of_video(
@@ -30,7 +30,7 @@ def frames_of_video(
     Raises:
         InputError, MediaError: for a start beyond the end, too short a video, an unreadable file.
     """
-    with _file_of(video) as path:
+    with file_of(video) as path:
         if path is not None:
             return read_video(path, duration_s, start_s=start_s, hold_last=True, progress=progress, **sizes)
     parts = video.get_components()
@@ -88,7 +88,7 @@ def with_sound(
     """
     if mode == "keep":
         return video, 0.0
-    with _file_of(video) as path:
+    with file_of(video) as path:
         if path is not None:
             info = probe_video(path)
             duration_s = info.duration_s or float(video.get_duration())
@@ -99,15 +99,26 @@ def with_sound(
     duration_s = float(Fraction(parts.images.shape[0]) / Fraction(parts.frame_rate))
     original = None if parts.audio is None or mode == "replace" else to_audio(parts.audio)
     sound = _combined(new, original, duration_s, mode, new_gain_db, original_gain_db, duck_db, start_s)
-    return video_of(parts.images, parts.frame_rate, sound.audio), sound.scaled_db
+    return _encoded_like(video, replace(parts, audio=to_host(sound.audio))), sound.scaled_db
 
 
 def video_of(images: torch.Tensor, fps: float | Fraction, audio: Audio) -> Any:
-    """A VIDEO of ``images`` (N, H, W, 3) shown at ``fps`` with ``audio``."""
+    """A VIDEO of ``images`` (N, H, W, 3 or more channels, of which the first are shown) at ``fps`` with ``audio``."""
     from comfy_api.latest import InputImpl, Types
 
     rate = Fraction(fps).limit_denominator(1_000_000)
-    return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=to_host(audio), frame_rate=rate))
+    parts = Types.VideoComponents(images=images[..., :3], audio=to_host(audio), frame_rate=rate)
+    return InputImpl.VideoFromComponents(parts)
+
+
+def _encoded_like(video: Any, parts: Any) -> Any:
+    """A VIDEO of ``parts`` that the host will write in the depth and colours of ``video``, where it knows of such things."""
+    from comfy_api.latest import InputImpl
+
+    known = inspect.signature(InputImpl.VideoFromComponents).parameters
+    asked = {name: getattr(video, f"get_{name}", None) for name in ("bit_depth", "color_space")}
+    said = {name: ask() for name, ask in asked.items() if ask is not None and name in known}
+    return InputImpl.VideoFromComponents(parts, **{name: value for name, value in said.items() if value != "auto"})
 
 
 def _combined(new: Audio, original: Audio | None, duration_s: float, mode: Any, *gains: float) -> Any:
@@ -132,32 +143,3 @@ def _muxed(path: Path, audio: Audio) -> Any:
     except MediaError:
         target = target.with_suffix(".mkv")  # holds what mp4 does not, such as VP8 pictures
     return InputImpl.VideoFromFile(str(mux_audio(path, audio, target)))
-
-
-@contextmanager
-def _file_of(video: Any) -> Iterator[Path | None]:
-    """The file behind a VIDEO, or None where there is none, or where the VIDEO is only a part of it."""
-    from comfy_api.latest import InputImpl
-
-    if not isinstance(video, InputImpl.VideoFromFile) or _is_trimmed(video):
-        yield None
-        return
-    source = video.get_stream_source()
-    if isinstance(source, (str, os.PathLike)):
-        yield Path(source)
-        return
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "video"
-        path.write_bytes(source.getbuffer())
-        yield path
-
-
-def _is_trimmed(video: Any) -> bool:
-    window = getattr(video, "get_active_trim_window", None)
-    if window is not None:
-        return any(window())
-    source = video.get_stream_source()
-    stated_s = probe_video(source).duration_s if isinstance(source, (str, os.PathLike)) else None
-    return stated_s is not None and video.get_duration() < stated_s - 0.1

@@ -99,6 +99,29 @@ def test_the_sound_is_kept_where_the_video_cannot_be_written(
     assert main(["generate", str(video), "-o", str(tmp_path / "out.mp4"), "--steps", "1", "--quiet"]) == 3
     assert f"on fire. The sound was saved as {tmp_path / 'out.flac'}." in capsys.readouterr().err
     assert load_audio(tmp_path / "out.flac")[0].shape[-1] == 2 * 16_000
+    before = (tmp_path / "out.flac").read_bytes()
+    assert main(["generate", str(video), "-o", str(tmp_path / "out.mp4"), "--steps", "1", "--quiet"]) == 3
+    assert f"The sound was saved as {tmp_path / 'out_2.flac'}." in capsys.readouterr().err
+    assert (tmp_path / "out.flac").read_bytes() == before
+
+
+def test_the_sound_is_kept_where_its_file_cannot_be_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out.wav").write_bytes(b"old")
+    replace = os.replace
+
+    def refused(source: Path, target: Path) -> None:
+        if target.name == "out.wav":
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    assert main(["generate", "-p", "x", "-o", str(tmp_path / "out.wav"), "--steps", "1", "--duration", "1", "--quiet"]) == 3
+    said = capsys.readouterr().err
+    assert f"Cannot write {tmp_path / 'out.wav'}" in said
+    assert f"The sound was saved as {tmp_path / 'out_2.wav'}." in said
+    assert load_audio(tmp_path / "out_2.wav")[0].shape[-1] == 16_000
 
 
 @pytest.mark.parametrize(

@@ -51,3 +51,21 @@ def test_clear_errors(tmp_path: Path) -> None:
         pass
     with pytest.raises(MediaError, match="it is a folder"), atomic_path(tmp_path):
         pass
+
+
+def test_a_file_that_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows while a player has it open."""
+    target = tmp_path / "sound.flac"
+    target.write_bytes(b"old")
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refused)
+    with (
+        pytest.raises(MediaError, match=r"sound\.flac: Permission denied\. Close whatever has it open"),
+        atomic_path(target) as new,
+    ):
+        new.write_bytes(b"new")
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == [target.name]

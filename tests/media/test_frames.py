@@ -96,6 +96,20 @@ def test_a_start_near_the_end() -> None:
         frames_to_video(batch(30), 25, 1.0, start_s=0.8)
 
 
+def test_a_last_frame_that_outlasts_the_asked_duration_is_held_until_then(tmp_path: Path) -> None:
+    for video in (
+        frames_to_video(scene(6), 1, 5.5),
+        read_video(write_scene(tmp_path / "slow.mp4", 6, 1), 5.5, hold_last=True),
+    ):
+        assert (video.duration_s, len(video.clip), len(video.sync)) == (5.5, 44, 137)
+        assert read_numbers(video.sync[-12:]) == [5] * 12
+
+
+def test_a_duration_far_beyond_the_end_takes_no_memory_for_it() -> None:
+    video = frames_to_video(batch(30), 25, 1e6)
+    assert (video.duration_s, len(video.clip), len(video.sync)) == (1.2, 9, 30)
+
+
 def test_a_late_start_copies_nothing() -> None:
     # A minute of 1080p in one picture's memory: a copy of it would need 36 GB.
     frames = torch.full((1, 1080, 1920, 3), 0.5).expand(1500, -1, -1, -1)

@@ -15,7 +15,8 @@ from mmaudio_core.errors import InputError, MediaError
 from mmaudio_core.media import mux as mux_module
 from mmaudio_core.media.audio_out import save_audio
 from mmaudio_core.media.make_video import write_silent_video
-from mmaudio_core.media.mux import mux_audio
+from mmaudio_core.media.mux import check_mux, mux_audio
+from mmaudio_core.media.sound import audio_frames
 from mmaudio_core.media.soundtrack import load_sound
 from mmaudio_core.media.video import probe_video, read_video
 
@@ -222,6 +223,28 @@ def test_pictures_that_the_container_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"vp8 video.*\.mp4.*\.mkv"):
         mux_audio(source, clicks(16_000, 16_000), tmp_path / "out.mp4")
     assert probe_video(mux_audio(source, clicks(16_000, 16_000), tmp_path / "out.mkv")).has_audio
+
+
+def test_what_cannot_be_copied_is_said_before_any_work(tmp_path: Path) -> None:
+    source = write_scene(tmp_path / "scene.mkv", 30, 25)
+    check_mux(source, tmp_path / "out.mp4", "keep")
+    raw = write_scene(tmp_path / "raw.h264", 30, 25)
+    with pytest.raises(MediaError, match="This video stores no time stamps"):
+        check_mux(raw, tmp_path / "out.mp4")
+    foreign = tmp_path / "foreign.mkv"
+    with av.open(str(source)) as pictures, av.open(str(foreign), "w") as sink:
+        video = sink.add_stream_from_template(pictures.streams.video[0], opaque=True)
+        sound = sink.add_stream("tta", rate=44_100)
+        sound.codec_context.layout = "mono"
+        for frame in audio_frames(np.zeros((1, 44_100), np.float32), 44_100, 2048):
+            sink.mux(sound.encode(frame))
+        for packet in pictures.demux(pictures.streams.video[0]):
+            if packet.size:
+                packet.stream = video
+                sink.mux(packet)
+    check_mux(foreign, tmp_path / "out.mp4")
+    with pytest.raises(MediaError, match=r"holds tta audio, which a \.mp4 file cannot hold"):
+        check_mux(foreign, tmp_path / "out.mp4", "keep")
 
 
 def test_clear_errors(tmp_path: Path) -> None:
