@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..mmaudio_core.errors import InputError
+from ..mmaudio_core.pipeline.inputs import DEFAULT_DURATION_S, tell_duration
 from ..mmaudio_core.spec.timing import SYNC_TIMINGS
 from ..mmaudio_core.types import Features, VideoFrames
 from . import sockets
 from .host.errors import plainly
-
-log = logging.getLogger("mmaudio")
 
 TEXT_TOKENS, TEXT_WIDTH = 77, 1024
 AS_THE_MODEL = "model"
@@ -95,8 +93,7 @@ def visual_frames(
         return frames_of_picture(images, sizes)
     else:
         frames = frames_of_images(images, fps or 0.0, sizes, start_s, wanted_s, progress)
-    if wanted_s is not None and frames.duration_s < wanted_s - 0.04:
-        log.warning("The video ends after %.2f s; the sound is that long (%.2f s were asked for).", frames.duration_s, wanted_s)
+    tell_duration(wanted_s, frames.duration_s)
     return frames
 
 
@@ -142,7 +139,7 @@ class ExtractFeatures(io.ComfyNode):
         if frames is None:
             raise InputError("Neither a video nor images are connected; connect one of them.")
         features = timed(encoders.encode_frames(frames, progress), sync_timing)
-        return io.NodeOutput(features, float(features.duration_s or duration_s))
+        return io.NodeOutput(features, float(features.duration_s or duration_s or DEFAULT_DURATION_S))
 
 
 class EncodePrompt(io.ComfyNode):

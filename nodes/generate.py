@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from comfy_api.latest import io
 
+from ..mmaudio_core.errors import MMAudioError
 from ..mmaudio_core.media.spectrogram import mel_picture
 from ..mmaudio_core.pipeline.sample import SampleSettings
 from ..mmaudio_core.types import Features
@@ -17,6 +19,8 @@ from .host.graph import graph_builder, nothing
 from .preview import player_input, preview
 from .sample import MAX_SEED, sampling_inputs, seed_input
 from .variant import FETCH, files_stamp, variant_inputs
+
+log = logging.getLogger("mmaudio")
 
 
 class LoadPipeline(io.ComfyNode):
@@ -87,6 +91,10 @@ class Generate(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, variant: str | None = None, precision: str | None = None, **_: Any) -> str:
+        return files_stamp(variant, precision)
+
+    @classmethod
     @plainly
     def execute(cls, pipeline: Any = None, **inputs: Any) -> io.NodeOutput:
         if pipeline is None:
@@ -144,11 +152,18 @@ def run(
 
 
 def _shown_video(video: Any, images: Any, fps: float, audio: Any, mode: str, start_s: float) -> Any:
-    """The video with its new sound; where there is none, what tells the host to leave out the nodes that want it."""
+    """The video with its new sound; where there is none, what tells the host to leave out the nodes that want it.
+
+    A video that cannot be written is an error of those nodes alone: the sound has been made by now.
+    """
     from .host.video import video_of, with_sound
 
     if video is None and (images is None or images.shape[0] == 1):
         return nothing()
     if video is None:
         video, mode = video_of(images, fps, audio), "replace"
-    return with_sound(video, audio, mode, 0.0, 0.0, -12.0, start_s)[0]
+    try:
+        return with_sound(video, audio, mode, 0.0, 0.0, -12.0, start_s)[0]
+    except (MMAudioError, OSError, ValueError) as error:  # ValueError: the host cannot read its own video
+        log.warning("The sound was made, the video with it was not: %s", error)
+        return nothing(f"The video with its sound could not be made: {error}")

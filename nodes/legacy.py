@@ -56,6 +56,10 @@ class LegacyModelLoader(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, mmaudio_model: str | None = None, **_: Any) -> str:
+        return folders.stamp_of(mmaudio_model)
+
+    @classmethod
     @plainly
     def execute(cls, mmaudio_model: str, base_precision: str) -> io.NodeOutput:
         from .host.legacy import model_of
@@ -77,6 +81,10 @@ class LegacyVoCoderLoader(io.ComfyNode):
             inputs=[_file("vocoder_model", "vocoder", "The BigVGAN vocoder")],
             outputs=[sockets.LegacyVocoder.Output(display_name="mmaudio_vocoder")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, vocoder_model: str | None = None, **_: Any) -> str:
+        return folders.stamp_of(vocoder_model)
 
     @classmethod
     @plainly
@@ -123,6 +131,12 @@ class LegacyFeatureUtilsLoader(io.ComfyNode):
             ],
             outputs=[sockets.LegacyFeatureUtils.Output(display_name="mmaudio_featureutils")],
         )
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, vae_model: str | None = None, synchformer_model: str | None = None, clip_model: str | None = None, **_: Any
+    ) -> list[str]:
+        return [folders.stamp_of(name) for name in (vae_model, synchformer_model, clip_model)]
 
     @classmethod
     @plainly

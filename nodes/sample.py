@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..mmaudio_core.errors import InputError
 from ..mmaudio_core.pipeline.sample import SOLVERS, Known, SampleSettings, sample_latents
+from ..mmaudio_core.pipeline.stages import BRANCHES
 from ..mmaudio_core.sampling.noise import draw_noise
 from . import sockets
 from .host.errors import plainly
@@ -120,7 +121,7 @@ class Sampler(io.ComfyNode):
         seeds = [(seed + index) % (MAX_SEED + 1) for index in range(count)]
         settings = SampleSettings(steps, cfg, solver)
         batch = 1 if solver == "dopri5" else min(count, settings.batch_size)
-        place_model(model, model.model.memory_required((batch, *samples.shape[1:])))
+        place_model(model, model.model.memory_required((BRANCHES * batch, *samples.shape[1:])))
         known = known_sound(latent, denoise)
         how = model_accelerator(model, net)
         try:

@@ -11,6 +11,8 @@ from ..spec.timing import check_duration, sync_frames
 
 log = logging.getLogger("mmaudio")
 
+DEFAULT_DURATION_S = 8.0
+"""The duration that the published networks were trained on; used where no video says otherwise."""
 LONG_DURATION_S = 12.0
 
 

@@ -22,7 +22,7 @@ from ..types import Audio, Features, Latents, Mel, VideoFrames
 from .accelerate import Accelerator, Speed
 from .device import choose_device
 from .files import ModelFiles, find_files
-from .inputs import check_given, tell_duration
+from .inputs import DEFAULT_DURATION_S, check_given, tell_duration
 from .parts import Parts
 from .plan import Memory
 from .planner import Planner
@@ -34,8 +34,6 @@ from .stages import Run, fuses_attention
 
 log = logging.getLogger("mmaudio")
 
-DEFAULT_DURATION_S = 8.0
-"""The duration that the published networks were trained on; used where no video says otherwise."""
 StageProgress = Callable[[str, int, int], None]
 """(stage, done, in all; 0 while unknown); raise in it to stop."""
 

@@ -12,8 +12,8 @@ def graph_builder() -> Any:
     return GraphBuilder()
 
 
-def nothing() -> Any:
-    """The value of an output that has none: nodes that want it are left out without an error."""
+def nothing(reason: str | None = None) -> Any:
+    """The value of an output that has none: nodes that want it are left out, without an error unless a ``reason`` is given."""
     from comfy_execution.graph_utils import ExecutionBlocker
 
-    return ExecutionBlocker(None)
+    return ExecutionBlocker(reason)

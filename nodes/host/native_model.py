@@ -23,6 +23,7 @@ import torch
 
 from ...mmaudio_core.errors import InputError
 from ...mmaudio_core.pipeline.memory import flow_bytes
+from ...mmaudio_core.pipeline.stages import fuses_attention
 from ...mmaudio_core.spec.model import FlowSpec
 from ...mmaudio_core.weights.build import load_part
 from ...mmaudio_core.weights.parts import open_raw_part
@@ -111,9 +112,9 @@ class MMAudioModel(comfy.model_base.BaseModel):
         return out
 
     def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
-        """Bytes of activations for ``input_shape`` (B, C, L); the host's own formula is made for pictures."""
-        dtype = self.manual_cast_dtype or self.get_dtype()
-        return flow_bytes(self.spec, input_shape[0], input_shape[-1], dtype)
+        """Bytes of activations for ``input_shape`` (B, C, L), guidance's branches in B; the host's formula is for pictures."""
+        dtype, fused = self.manual_cast_dtype or self.get_dtype(), fuses_attention(compute_device())
+        return flow_bytes(self.spec, input_shape[0], input_shape[-1], dtype, fused)
 
 
 def load_native_model(path: Path, precision: str, progress: Any = None) -> Any:

@@ -18,3 +18,7 @@ class WholePatcher(comfy.model_patcher.ModelPatcher):
 
     def partially_load(self, device_to: Any, extra_memory: float = 0, force_patch_weights: bool = False) -> Any:
         return super().partially_load(device_to, max(extra_memory, UNLIMITED), force_patch_weights=force_patch_weights)
+
+    def partially_unload(self, *_: Any, **__: Any) -> int:
+        """Frees nothing, so that the host unloads the whole: of a layer alone the fast path's copies would stay behind."""
+        return 0

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from ...mmaudio_core.errors import WeightsError
+from ...mmaudio_core.pipeline.inputs import DEFAULT_DURATION_S
 from ...mmaudio_core.pipeline.memory import flow_bytes
 from ...mmaudio_core.pipeline.sample import SampleSettings, sample_latents
+from ...mmaudio_core.pipeline.stages import BRANCHES, fuses_attention
 from ...mmaudio_core.transformer.model import FlowNetwork
 from ...mmaudio_core.types import Audio, Features, Mel, VideoFrames
 from ...mmaudio_core.weights.build import load_part
@@ -25,8 +27,6 @@ from .memory import Placed, precision_dtype
 from .sound import SoundModule, load_sound_module
 
 log = logging.getLogger("mmaudio")
-
-DEFAULT_DURATION_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ class Chain:
         audio = net.module.spec.audio
         batch = min(len(request.seeds), request.settings.batch_size)
         tokens = round(covered_s * audio.latent_rate_hz) + 1
-        network: FlowNetwork = net.use(flow_bytes(net.module.spec, batch, tokens, self.flow.dtype))
+        fused = fuses_attention(net.device)
+        network: FlowNetwork = net.use(flow_bytes(net.module.spec, BRANCHES * batch, tokens, self.flow.dtype, fused))
         how = self.flow.accelerator
         latents = sample_latents(
             network, features, covered_s, request.seeds, negative, request.settings, progress, accelerator=how

@@ -110,6 +110,7 @@ def test_a_single_image_is_a_still(host: Host, encoders: Any) -> None:
     features, duration_s = host.run("ExtractFeatures", encoders=encoders, images=pictures(1), duration_s=3.0).args
     assert (features.clip.shape, features.sync, features.duration_s) == ((1, 1, 64), None, None)
     assert duration_s == 3.0
+    assert host.run("ExtractFeatures", encoders=encoders, images=pictures(1))[1] == 8.0
     assert encoders.loaded() == ("clip image",)
 
 

@@ -32,6 +32,20 @@ def test_loaders(host: Host) -> None:
         host.nodes[name].fingerprint_inputs(**given)  # a missing file is execute's to tell
 
 
+def test_loaders_of_old_workflows(host: Host) -> None:
+    path = host.models / "one.safetensors"
+    path.write_bytes(b"1")
+    inputs = {
+        "LegacyModelLoader": ("mmaudio_model",),
+        "LegacyVoCoderLoader": ("vocoder_model",),
+        "LegacyFeatureUtilsLoader": ("vae_model", "synchformer_model", "clip_model"),
+    }
+    cases = [(host.nodes[node], {name: path.name}) for node, names in inputs.items() for name in names]
+    before = [node.fingerprint_inputs(**given) for node, given in cases]
+    touched(path)
+    assert all(node.fingerprint_inputs(**given) != old for (node, given), old in zip(cases, before, strict=True))
+
+
 def test_lora(host: Host) -> None:
     path = host.loras / "one.safetensors"
     path.write_bytes(b"1")
@@ -48,7 +62,7 @@ def test_variants(host: Host) -> None:
     variant = SPECS_44K["flow"].variant  # type: ignore[attr-defined]
     embedded = host.of("mmaudio_core.pipeline.files").EMBEDDED_FILE
     (host.models / "encoders.safetensors").write_bytes(embedded.read_bytes())
-    for name in ("LoadVariant", "LoadPipeline"):
+    for name in ("LoadVariant", "LoadPipeline", "Generate"):
         node = host.nodes[name]
         assert node.fingerprint_inputs(variant=TINY, download="no", precision="auto") == ""
         assert node.fingerprint_inputs(variant="large_44k_v2", download="no", precision="auto") == ""

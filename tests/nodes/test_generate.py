@@ -142,6 +142,31 @@ def test_a_video_keeps_its_file(host: Host, pipeline: Any, tmp_path: Path) -> No
     assert host.run("Generate", pipeline=pipeline, video=(given := host.file(path)), original_sound="keep", **FAST)[1] is given
 
 
+def test_a_video_that_cannot_be_written_costs_the_video_alone(
+    host: Host, pipeline: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(host.of("nodes.host.video"), "with_sound", full)
+    with caplog.at_level(logging.WARNING, "mmaudio"):
+        out = host.run("Generate", pipeline=pipeline, images=pictures(30), fps=25.0, steps=2)
+    assert out[0]["waveform"].shape == (1, 1, round(1.2 * 16_000))
+    assert isinstance(out[1], host.fake("comfy_execution.graph_utils").ExecutionBlocker)
+    assert "could not be made: [Errno 28] No space left" in out[1].message
+    assert "The sound was made, the video with it was not: [Errno 28] No space left" in caplog.text
+
+
+def test_images_with_transparency_become_a_video_without(host: Host, pipeline: Any) -> None:
+    clear = torch.cat((pictures(30), torch.zeros(30, *pictures(1).shape[1:3], 1)), dim=-1)
+    out = host.run("Generate", pipeline=pipeline, images=clear, fps=25.0, **FAST)
+    assert torch.equal(out[1].get_components().images, pictures(30))
+
+
+def test_a_part_of_the_flow_network_is_never_unloaded_alone(host: Host, pipeline: Any) -> None:
+    assert pipeline.flow.placed().patcher.partially_unload("cpu", 1000) == 0
+
+
 def test_the_videos_own_sound_is_mixed(host: Host, pipeline: Any) -> None:
     video = host.components(pictures(30), 25, tone(1.2))
     out = host.run("Generate", pipeline=pipeline, video=video, steps=2, original_sound="mix")
