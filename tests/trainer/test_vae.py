@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,15 @@ def test_resuming_is_exact(manifest: Path, tmp_path: Path) -> None:
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="is damaged; remove it"):
         run(parts, resume=True)
+
+
+def test_a_copied_run_goes_on_by_itself(manifest: Path, tmp_path: Path) -> None:
+    first = config(manifest, tmp_path / "first", "train.steps=2")
+    assert run(first) == 0
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    assert run(load(VAEConfig, str(tmp_path / "copy"), ["train.steps=3"]), resume=True) == 0
+    names = [sorted(path.name for path in (tmp_path / run / "checkpoints").iterdir()) for run in ("first", "copy")]
+    assert names == [["step-000002.pt"], ["step-000002.pt", "step-000003.pt"]]
 
 
 def test_a_request_to_stop_saves(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,7 @@ def same_run(config: RunConfig, other: RunConfig) -> None:
                 f"The run in {config.train.folder} was begun with another {name} ({get(other)} instead of {get(config)}); "
                 "go on with the same, or set train.folder to a new one."
             )
+    other = replace(other, train=replace(other.train, folder=config.train.folder))  # where a run lies is no part of it
     if config != other:
         changed = [name for name in vars(config) if getattr(config, name) != getattr(other, name)]
         log.warning("The configuration has changed since the run was begun, in: %s.", ", ".join(changed))
