@@ -166,6 +166,16 @@ def test_resuming_is_exact(manifest: Path, tmp_path: Path) -> None:
         run(parts, resume=True)
 
 
+def test_a_resumed_run_has_the_optimisers_settings_of_now(manifest: Path, tmp_path: Path) -> None:
+    assert run(config(manifest, tmp_path, "train.steps=2", "optim.weight_decay=0.01")) == 0
+    changed = ("train.steps=3", "optim.weight_decay=0.02", "optim.betas=[0.5, 0.6]")
+    assert run(config(manifest, tmp_path, *changed), resume=True) == 0
+    state = torch.load(tmp_path / "checkpoints" / "step-000003.pt", weights_only=True)
+    for side in ("generator", "discriminator"):
+        (group,) = state[f"{side}_optimizer"]["param_groups"]
+        assert (group["weight_decay"], group["betas"]) == (0.02, (0.5, 0.6))
+
+
 def test_a_copied_run_goes_on_by_itself(manifest: Path, tmp_path: Path) -> None:
     first = config(manifest, tmp_path / "first", "train.steps=2")
     assert run(first) == 0

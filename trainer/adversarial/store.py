@@ -12,6 +12,7 @@ from mmaudio_core.weights.safetensors_file import write_safetensors
 
 from ..config.tables import dump_toml, to_table
 from ..engine.licence import licence_of_result
+from ..engine.optimizers import settings_kept
 from ..engine.run_folder import RunFolder
 from .config import AnyConfig
 from .step import Sides, Task
@@ -48,8 +49,9 @@ class Store(RunFolder):
         step, state = self.read(path, device)
         task.generator.load_state_dict(state["generator"])
         task.discriminator.load_state_dict(state["discriminator"])
-        sides.generator.load_state_dict(state["generator_optimizer"])
-        sides.discriminator.load_state_dict(state["discriminator_optimizer"])
+        with settings_kept(sides.generator), settings_kept(sides.discriminator):
+            sides.generator.load_state_dict(state["generator_optimizer"])
+            sides.discriminator.load_state_dict(state["discriminator_optimizer"])
         return step
 
     def write_result(self, task: Task, step: int) -> Path:
