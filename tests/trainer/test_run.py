@@ -167,6 +167,15 @@ def test_another_run_is_not_gone_on_with(whole: Path, data: Path) -> None:
             command(data, whole, change)
 
 
+def test_fewer_steps_than_were_done_are_refused_before_anything_is_written(data: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with pytest.raises(InputError, match=r"train\.steps is 15, but the run in .*run has done 20; give 20 or more"):
+        command(data, run, "train.steps=15")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
 def test_statistics_are_those_of_samples_with_video(data: Path) -> None:
     found = [sample.latent_mean for sample, _ in made_up_samples(12) if sample.kind == "av"]
     rows = torch.cat(found).double()

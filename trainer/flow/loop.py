@@ -32,7 +32,7 @@ from .log import Log
 from .objective import Draws, draws, without_captions
 from .optim import learning_rate
 from .preview import Preview
-from .setup import load_data, make_stream, make_trained, same_run
+from .setup import check_steps, load_data, make_stream, make_trained, same_run
 from .step import train_step
 from .validate import Validation, bucket_names
 
@@ -77,6 +77,7 @@ class Run:
         checkpoints = self.folder / "checkpoints"
         checkpoint.clean(checkpoints, ranks)
         last = checkpoint.latest(checkpoints)
+        check_steps(config, checkpoint.step_of(last) if last is not None else 0)
         self.index, held_out = load_data(config)
         _write_config(config, self.folder, ranks, begun=last is not None)
         self.stream = make_stream(config, self.index, ranks)

@@ -143,6 +143,15 @@ def settle_timing(network: FlowNetwork, index: Index, begun: bool) -> None:
     network.spec = replace(network.spec, sync_timing="stretched")
 
 
+def check_steps(config: RunConfig, done: int) -> None:
+    """Raises InputError where a run that has ``done`` so many steps is asked for fewer, of which it holds no weights."""
+    if done > config.train.steps:
+        raise InputError(
+            f"train.steps is {config.train.steps}, but the run in {config.train.folder} has done {done}; give {done} or more, "
+            "or set train.folder to a new one."
+        )
+
+
 def same_run(config: RunConfig, other: RunConfig) -> None:
     """Whether ``config`` may go on with a run that was begun with ``other``; other changes are said in the log.
 
