@@ -120,7 +120,7 @@ class Run:
 
     def step(self, step: int, feed: Feed) -> None:
         """Step ``step`` = 0, 1, ... and what is due after it."""
-        config, trained = self.config, self.trained
+        config, trained, done = self.config, self.trained, step + 1
         rate = learning_rate(step, config.train.steps, config.optim)
         result = train_step(
             trained.module,
@@ -131,9 +131,8 @@ class Run:
             rate,
             config.train.clip_norm,
             self.ranks,
-            partial(self.health.check, step),
+            partial(self.health.check, done),  # numbered as in log.jsonl and in the names of files
         )
-        done = step + 1
         if trained.ema is not None:
             trained.ema.update(done)
         self.log.take(result)
