@@ -13,6 +13,7 @@ import torch.distributed.checkpoint as dcp
 from mmaudio_core.errors import WeightsError
 from trainer.ema.power import PowerEMA
 from trainer.engine import checkpoint
+from trainer.engine.optimizers import settings_kept
 
 from .helpers_ranks import ONE
 
@@ -75,6 +76,19 @@ def test_a_resumed_run_has_the_optimisers_settings_of_now(tmp_path: Path) -> Non
     assert resumed.train(3, 6) != begun.train(3, 6)
     states = zip(begun.optimizer.state.values(), resumed.optimizer.state.values(), strict=True)
     assert all(float(one["step"]) == float(other["step"]) == 6 for one, other in states)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fused", [None, True])
+def test_counters_lie_where_the_kernel_wants_them(fused: bool | None) -> None:
+    module = torch.nn.Linear(3, 4, device="cuda")
+    module(torch.ones(2, 3, device="cuda")).sum().backward()
+    begun, now = (torch.optim.AdamW(module.parameters(), fused=choice) for choice in (not fused, fused))
+    begun.step()
+    with settings_kept(now):
+        now.load_state_dict(begun.state_dict())
+    assert {state["step"].device.type for state in now.state.values()} == {"cuda" if fused else "cpu"}
+    now.step()
 
 
 def test_the_last_ones_are_kept(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_resuming_is_exact(manifest: Path, tmp_path: Path, name: str) -> None:
         assert all(torch.equal(one[key], two[key]) for key in one)
     with pytest.raises(InputError, match=r"was begun with another data\.duration_s \(2\.56 instead of 1\.5\)"):
         loop.train(CONFIGS[name](manifest, tmp_path / "parts", "data.duration_s=1.5"), resume=True, quiet=True)
+    assert load(type(parts), str(tmp_path / "parts")) == parts, "what was refused is not written"
 
 
 def test_a_resumed_run_has_the_optimisers_settings_of_now(manifest: Path, tmp_path: Path) -> None:

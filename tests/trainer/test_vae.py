@@ -160,6 +160,7 @@ def test_resuming_is_exact(manifest: Path, tmp_path: Path) -> None:
     assert len(log_of(tmp_path / "parts", "loss/generator")) == 6
     with pytest.raises(InputError, match=r"was begun with another train\.batch \(4 instead of 8\)"):
         run(config(manifest, tmp_path / "parts", "train.batch=8"), resume=True)
+    assert load(VAEConfig, str(tmp_path / "parts")) == parts, "what was refused is not written"
     damaged = tmp_path / "parts" / "checkpoints" / "step-000006.pt"
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="is damaged; remove it"):

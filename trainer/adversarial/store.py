@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from mmaudio_core.weights.detect import variant_of
 from mmaudio_core.weights.metadata import encode_part
 from mmaudio_core.weights.safetensors_file import write_safetensors
@@ -39,14 +37,14 @@ class Store(RunFolder):
         }
         return self.write(step, state)
 
-    def load(self, path: Path, task: Task, sides: Sides, device: torch.device) -> int:
+    def load(self, path: Path, task: Task, sides: Sides) -> int:
         """Fills both sides from a checkpoint; returns its step.
 
         Raises:
             WeightsError: when the file is damaged.
             InputError: when the run was begun with another model, other data or another batch.
         """
-        step, state = self.read(path, device)
+        step, state = self.read(path)
         task.generator.load_state_dict(state["generator"])
         task.discriminator.load_state_dict(state["discriminator"])
         with settings_kept(sides.generator), settings_kept(sides.discriminator):
