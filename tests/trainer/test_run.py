@@ -21,6 +21,7 @@ from mmaudio_core.weights.safetensors_file import read_header
 from trainer.cli import main
 from trainer.config.load import load_run_config
 from trainer.data.index import Index
+from trainer.ema.snapshots import read_snapshot
 from trainer.engine.checkpoint import latest, read_extra, read_tensors
 from trainer.flow.initialise import empty_text_feature
 from trainer.flow.statistics import latent_statistics
@@ -120,6 +121,9 @@ def test_tensorboard_has_players_pictures_and_points(whole: Path) -> None:
 def test_snapshots_are_whole_networks_with_the_datas_statistics(whole: Path, data: Path) -> None:
     path = whole / "ema" / "step-00000020-0.05.safetensors"
     network, spec = load_part(path, "flow")
+    snapshot = read_snapshot(path)
+    assert snapshot is not None
+    assert snapshot.about["config"]["train"]["folder"] == "whole", "a file that may be shared names no folders"
     mean, std = latent_statistics(Index.load(data / "train"), ONE)
     assert torch.equal(network.latent_mean, mean)  # type: ignore[arg-type]
     assert torch.equal(network.latent_std, std)  # type: ignore[arg-type]
@@ -221,7 +225,10 @@ def test_a_lora_is_trained_saved_and_gone_on_with(data: Path, tmp_path: Path) ->
     path = whole / "lora" / "step-00000004.safetensors"
     assert check_lora(path, {name: tuple(value.shape) for name, value in base.state_dict().items()}) > 3
     assert "lora_A" in " ".join(read_header(path).entries)
-    assert decode(read_header(path).metadata)["licence"] == "MIT", "as the base's"
+    said = decode(read_header(path).metadata)
+    assert said["licence"] == "MIT", "as the base's"
+    given = said["config"]
+    assert (given["train"]["folder"], given["model"]["base"]) == ("whole", EMBEDDED_FILE.name)
     held = read_tensors(whole / "checkpoints" / "step-00000004", "model.network.")
     assert all(torch.equal(value, held[name]) for name, value in base.state_dict().items())
 

@@ -13,6 +13,7 @@ import torch
 
 from mmaudio_core.media.atomic import atomic_path
 
+from ..config.folders import without_folders_in
 from ..config.load import read_toml
 from ..config.schema import RunConfig
 from ..config.tables import dump_toml, from_table, to_table
@@ -183,13 +184,13 @@ class Run:
             barrier(self.ranks)
 
     def about(self) -> dict[str, Any]:
-        """What files of this run say of themselves."""
+        """What files of this run say of themselves; LoRAs and snapshots are shared, so no folder of this machine."""
         return {
             "spec": self.trained.spec.to_dict(),
             "variant": self.trained.spec.variant,
             "dataset": self.index.hash,
             "licence": self._licence,
-            "config": to_table(self.config),
+            "config": without_folders_in(to_table(self.config)),
         }
 
     def _pieces(self, step: int, feed: Feed) -> Any:
