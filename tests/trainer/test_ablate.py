@@ -29,6 +29,14 @@ def test_every_row_is_a_run_that_can_be_configured() -> None:
     assert set(total.values()) == {4}
 
 
+def test_one_score_trains_the_classifier_and_the_others_wait_for_it() -> None:
+    stages = stages_of_rows(["no RoPE", "full"], [1, 0], 1000, 8, 50)
+    scores = [stage for stage in stages if "score" in stage.command[:1]]
+    assert len(scores) == 4
+    first = scores[0].name
+    assert [first in score.after for score in scores] == [False, True, True, True]
+
+
 def test_cells_have_names_of_their_own() -> None:
     names = {cell(row, seed) for row in ROWS for seed in range(3)}
     assert len(names) == 3 * len(ROWS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch.distributed.checkpoint as dcp
 from mmaudio_core.errors import WeightsError
 from trainer.ema.power import PowerEMA
 from trainer.engine import checkpoint
+from trainer.engine.optimizers import settings_kept
 
 from .helpers_ranks import ONE
 
@@ -19,10 +21,10 @@ from .helpers_ranks import ONE
 class Run:
     """A small network, its optimiser and averages, and steps that depend on their number alone."""
 
-    def __init__(self, width: int = 4, widths: tuple[float, ...] = (0.05, 0.1)) -> None:
+    def __init__(self, width: int = 4, widths: tuple[float, ...] = (0.05, 0.1), **settings: Any) -> None:
         torch.manual_seed(0)
         self.module = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.SiLU(), torch.nn.Linear(width, 1))
-        self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=1e-2)
+        self.optimizer = torch.optim.AdamW(self.module.parameters(), **{"lr": 1e-2, **settings})
         self.ema = PowerEMA(dict(self.module.named_parameters()), widths)
 
     def train(self, first: int, last: int) -> list[float]:
@@ -60,6 +62,33 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     for width in (0.05, 0.1):
         for name, tensor in unbroken.ema.tensors(width).items():
             assert torch.equal(tensor, resumed.ema.tensors(width)[name])
+
+
+def test_a_resumed_run_has_the_optimisers_settings_of_now(tmp_path: Path) -> None:
+    begun = Run()
+    begun.train(0, 3)
+    path = begun.save(tmp_path, 3)
+    now: dict[str, Any] = {"lr": 1e-3, "betas": (0.5, 0.6), "eps": 1e-3, "weight_decay": 0.3, "fused": True}
+    resumed = Run(**now)
+    resumed.load(path)
+    (group,) = resumed.optimizer.param_groups
+    assert {name: group[name] for name in now} == now
+    assert resumed.train(3, 6) != begun.train(3, 6)
+    states = zip(begun.optimizer.state.values(), resumed.optimizer.state.values(), strict=True)
+    assert all(float(one["step"]) == float(other["step"]) == 6 for one, other in states)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fused", [None, True])
+def test_counters_lie_where_the_kernel_wants_them(fused: bool | None) -> None:
+    module = torch.nn.Linear(3, 4, device="cuda")
+    module(torch.ones(2, 3, device="cuda")).sum().backward()
+    begun, now = (torch.optim.AdamW(module.parameters(), fused=choice) for choice in (not fused, fused))
+    begun.step()
+    with settings_kept(now):
+        now.load_state_dict(begun.state_dict())
+    assert {state["step"].device.type for state in now.state.values()} == {"cuda" if fused else "cpu"}
+    now.step()
 
 
 def test_the_last_ones_are_kept(tmp_path: Path) -> None:

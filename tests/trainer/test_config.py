@@ -142,7 +142,22 @@ def test_what_was_used_reads_back_the_same(minimal: str, tmp_path: Path) -> None
     again = tmp_path / "config.toml"
     again.write_text(dump_toml(to_table(config)), encoding="utf-8")
     assert load_run_config(str(again)) == config
-    assert load_run_config(str(tmp_path)) == config  # a run's folder stands for its file
+
+
+def test_a_runs_folder_stands_for_the_run_in_it_wherever_it_lies(minimal: str, tmp_path: Path) -> None:
+    config = load_run_config(minimal)
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    (copied / "config.toml").write_text(dump_toml(to_table(config)), encoding="utf-8")
+    there = dataclasses.replace(config, train=dataclasses.replace(config.train, folder=str(copied)))
+    assert load_run_config(str(copied)) == load_run_config(f"{copied}/") == there
+    assert load_run_config(str(copied), ["train.folder=elsewhere"]).train.folder == "elsewhere"
+    assert load_run_config(str(copied / "config.toml")) == config
+    (copied / "config.toml").write_text("[data]\ntrain = 'shards'\n[validation]\nevery = 0\n[preview]\nevery = 0\n")
+    assert load_run_config(str(copied)).train.folder == str(copied)
+    (copied / "config.toml").write_text("train = 5\n")
+    with pytest.raises(InputError, match=r"a section \[train\] is needed"):
+        load_run_config(str(copied))
 
 
 def test_missing_configuration_names_ours() -> None:

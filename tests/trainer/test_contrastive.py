@@ -140,6 +140,16 @@ def test_resuming_is_exact(manifest: Path, tmp_path: Path, name: str) -> None:
         assert all(torch.equal(one[key], two[key]) for key in one)
     with pytest.raises(InputError, match=r"was begun with another data\.duration_s \(2\.56 instead of 1\.5\)"):
         loop.train(CONFIGS[name](manifest, tmp_path / "parts", "data.duration_s=1.5"), resume=True, quiet=True)
+    assert load(type(parts), str(tmp_path / "parts")) == parts, "what was refused is not written"
+
+
+def test_a_resumed_run_has_the_optimisers_settings_of_now(manifest: Path, tmp_path: Path) -> None:
+    assert loop.train(clip_config(manifest, tmp_path, "train.steps=1"), quiet=True) == 0
+    changed = ("train.steps=2", "optim.weight_decay=0.3", "optim.betas=[0.5, 0.6]")
+    assert loop.train(clip_config(manifest, tmp_path, *changed), resume=True, quiet=True) == 0
+    groups = torch.load(tmp_path / "checkpoints" / "step-000002.pt", weights_only=True)["optimizer"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+    assert all(group["betas"] == (0.5, 0.6) for group in groups)
 
 
 def test_a_request_to_stop_saves(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,8 @@ def test_presets_say_every_key() -> None:
         ("clip", "loss.temperature=0", r"loss\.temperature is 0; both must be above 0"),
         ("sync", "data.duration_s=0.5", r"data\.duration_s is 0\.5; 0\.64 or more"),
         ("sync", "augment.shift=1", r"augment\.shift is 1; a share below 1"),
+        ("clip", "checkpoint.every=-1", r"checkpoint\.every is -1; 0 or more"),
+        ("sync", "log.measure_every=-1", r"log\.measure_every is -1; 0 or more"),
         ("sync", "optim.betas=[0.9]", r"optim\.betas is \[0\.9\]; two numbers"),
         ("sync", "loss.segment=1", r"unknown key loss\.segment; the nearest known one is loss\.segments"),
     ],

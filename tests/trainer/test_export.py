@@ -23,13 +23,13 @@ from mmaudio_core.weights.metadata import KEY, decode
 from mmaudio_core.weights.parts import open_part
 from mmaudio_core.weights.safetensors_file import read_header
 from trainer.cli import main
+from trainer.config.folders import without_folders, without_folders_in
 from trainer.config.load import parse_toml
 from trainer.config.tables import dump_toml
 from trainer.ema.power import PowerEMA
 from trainer.ema.profiles import shares
 from trainer.ema.snapshots import write_snapshots
 from trainer.engine import checkpoint
-from trainer.export.files import without_folders
 from trainer.lora.inject import add_lora
 
 from .helpers_ranks import ONE
@@ -109,10 +109,10 @@ def test_the_core_loads_what_was_averaged_bit_for_bit(made: Made, tmp_path: Path
 
 def test_a_shared_file_says_nothing_of_its_makers_folders() -> None:
     places = ["/home/me/runs/rain", "/data/a", "C:\\Users\\me\\b", "~/c", "d/e", "https://host/f/g", "", "/"]
-    given = dump_toml({"data": {"train": places, "steps": 3}})
-    assert parse_toml(without_folders(given)) == {
-        "data": {"train": ["rain", "a", "b", "c", "d/e", "https://host/f/g", "", ""], "steps": 3}
-    }
+    given = {"data": {"train": places, "steps": 3}}
+    expected = {"data": {"train": ["rain", "a", "b", "c", "d/e", "https://host/f/g", "", ""], "steps": 3}}
+    assert parse_toml(without_folders(dump_toml(given))) == expected
+    assert without_folders_in(given) == expected
 
 
 def test_raw_weights_and_another_licence(made: Made, tmp_path: Path) -> None:
@@ -201,7 +201,8 @@ def test_a_lora_run_becomes_a_lora_file(tmp_path: Path) -> None:
         for parameter in trained:
             parameter += 0.5
     ema.update(1)
-    checkpoint.save(tmp_path / "checkpoints", 1, Holder(network), None, ema, {"about": {"licence": "CC0"}}, ONE)
+    said = {"licence": "CC0", "config": {"train": {"folder": "/home/me/rain"}, "lora": {"alpha": 6.0}}}
+    checkpoint.save(tmp_path / "checkpoints", 1, Holder(network), None, ema, {"about": said}, ONE)
     path = tmp_path / "lora.safetensors"
     assert export(tmp_path, "-o", path) == 0
     pairs = match_lora(path, shapes)
@@ -210,5 +211,6 @@ def test_a_lora_run_becomes_a_lora_file(tmp_path: Path) -> None:
     assert len(entries) == 3 * len(pairs)
     values = json.loads(read_header(path).metadata[KEY])
     assert (values["kind"], values["licence"], values["step"]) == ("lora", "CC0", 1)
+    assert values["config"]["train"] == {"folder": "rain"}
     with pytest.raises(WeightsError):
         load_part(path, "flow")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmaudio_core.attention.choose import Chooser
 from mmaudio_core.autoencoder.mel import MelAnalysis
 from mmaudio_core.autoencoder.vae import VAE
 from mmaudio_core.features.clip import CLIPEncoder
@@ -74,6 +75,13 @@ def unbroken(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def samples_of(folder: Path) -> dict[str, Sample]:
     return {sample.id: sample for info in Index.load(folder).shards for sample in info.open(verify=True)}
+
+
+def test_attention_is_not_chosen_by_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "v.mp4", 1.4)
+    write_manifest([Row("v", "v.mp4", "cat")], tmp_path / "data.tsv")
+    monkeypatch.setattr(Chooser, "_fastest", lambda *_: pytest.fail("it might be another one in the next process"))
+    assert extract(tmp_path / "data.tsv", tmp_path / "out") == 0
 
 
 def test_rows_become_samples_and_bad_ones_are_reported(unbroken: Path) -> None:

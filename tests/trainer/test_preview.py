@@ -9,15 +9,17 @@ from typing import cast
 import pytest
 import torch
 
+from mmaudio_core.errors import MediaError
 from trainer.config.schema import PreviewConfig
 from trainer.data.batch import Batch
 from trainer.data.index import Index
 from trainer.engine.distributed import Ranks
+from trainer.flow import preview
 from trainer.flow.fixed import fixed_samples
 from trainer.flow.log import Log
 from trainer.flow.preview import Preview
 
-from .helpers_c import made_up_shards
+from .helpers_c import ONE, made_up_shards
 
 SECOND = Ranks(1, 2, 0, torch.device("cpu"))
 """Samples and does not decode."""
@@ -44,9 +46,27 @@ def test_text_is_left_out_as_in_training(captions: str, tmp_path: Path) -> None:
     assert both.any()
     assert (stored.has_text & ~stored.has_video).any()
     module, log = Still(), cast(Log, None)  # only the first rank writes
-    preview = Preview(PreviewConfig(cfg_strength=4.5, steps=2), clips, tmp_path, 0, SECOND, log, captions)
-    preview.sample(module)
+    Preview(PreviewConfig(cfg_strength=4.5, steps=2), clips, tmp_path, 0, SECOND, log, captions).sample(module)
     wanted = {"all": stored.has_text, "video": both, "sound": stored.has_text & ~both, "none": torch.zeros_like(both)}
     with_text = [batch.has_text for batch in module.seen if batch.has_video.any()]
     assert len(with_text) == 2
     assert all(torch.equal(has, wanted[captions]) for has in with_text)
+
+
+@pytest.mark.parametrize("error", [MediaError("no room"), OSError(28, "no room")])
+def test_what_cannot_be_written_ends_no_run(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = fixed_samples(Index.load(made_up_shards(tmp_path, 4, duration_s=0.8)), 1)
+    said: list[str] = []
+
+    def failing(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(preview.log, "warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(preview, "save_audio", failing)
+    made = Preview(PreviewConfig(clips=1, steps=1), clips, tmp_path / "previews", 0, ONE, cast(Log, None))
+    made.write(Still(), 7)
+    assert said[-1].startswith("The preview of step 7 is not complete: ")
+    assert "no room" in said[-1]
+    monkeypatch.setattr(preview, "save_audio", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # a fault of ours is one
+        made.write(Still(), 8)

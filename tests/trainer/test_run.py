@@ -21,6 +21,7 @@ from mmaudio_core.weights.safetensors_file import read_header
 from trainer.cli import main
 from trainer.config.load import load_run_config
 from trainer.data.index import Index
+from trainer.ema.snapshots import read_snapshot
 from trainer.engine.checkpoint import latest, read_extra, read_tensors
 from trainer.flow.initialise import empty_text_feature
 from trainer.flow.statistics import latent_statistics
@@ -120,6 +121,9 @@ def test_tensorboard_has_players_pictures_and_points(whole: Path) -> None:
 def test_snapshots_are_whole_networks_with_the_datas_statistics(whole: Path, data: Path) -> None:
     path = whole / "ema" / "step-00000020-0.05.safetensors"
     network, spec = load_part(path, "flow")
+    snapshot = read_snapshot(path)
+    assert snapshot is not None
+    assert snapshot.about["config"]["train"]["folder"] == "whole", "a file that may be shared names no folders"
     mean, std = latent_statistics(Index.load(data / "train"), ONE)
     assert torch.equal(network.latent_mean, mean)  # type: ignore[arg-type]
     assert torch.equal(network.latent_std, std)  # type: ignore[arg-type]
@@ -167,6 +171,15 @@ def test_another_run_is_not_gone_on_with(whole: Path, data: Path) -> None:
             command(data, whole, change)
 
 
+def test_fewer_steps_than_were_done_are_refused_before_anything_is_written(data: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with pytest.raises(InputError, match=r"train\.steps is 15, but the run in .*run has done 20; give 20 or more"):
+        command(data, run, "train.steps=15")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
 def test_statistics_are_those_of_samples_with_video(data: Path) -> None:
     found = [sample.latent_mean for sample, _ in made_up_samples(12) if sample.kind == "av"]
     rows = torch.cat(found).double()
@@ -212,7 +225,10 @@ def test_a_lora_is_trained_saved_and_gone_on_with(data: Path, tmp_path: Path) ->
     path = whole / "lora" / "step-00000004.safetensors"
     assert check_lora(path, {name: tuple(value.shape) for name, value in base.state_dict().items()}) > 3
     assert "lora_A" in " ".join(read_header(path).entries)
-    assert decode(read_header(path).metadata)["licence"] == "MIT", "as the base's"
+    said = decode(read_header(path).metadata)
+    assert said["licence"] == "MIT", "as the base's"
+    given = said["config"]
+    assert (given["train"]["folder"], given["model"]["base"]) == ("whole", EMBEDDED_FILE.name)
     held = read_tensors(whole / "checkpoints" / "step-00000004", "model.network.")
     assert all(torch.equal(value, held[name]) for name, value in base.state_dict().items())
 
@@ -229,7 +245,7 @@ def test_bad_batches_are_skipped_and_recorded(data: Path, tmp_path: Path) -> Non
     assert command(data, run, *options, "health.max_consecutive_skips=0") == 0
     assert [line["skipped"] for line in lines(run)] == [1, 1, 1]
     recorded = [json.loads(line) for line in (run / "bad_batches.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [line["step"] for line in recorded] == [0, 1, 2]
+    assert [line["step"] for line in recorded] == [line["step"] for line in lines(run)] == [1, 2, 3]
     assert all(len(line["ids"]) == 4 and len(line["losses"]) == 4 for line in recorded)
 
 

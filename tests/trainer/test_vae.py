@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,10 +160,30 @@ def test_resuming_is_exact(manifest: Path, tmp_path: Path) -> None:
     assert len(log_of(tmp_path / "parts", "loss/generator")) == 6
     with pytest.raises(InputError, match=r"was begun with another train\.batch \(4 instead of 8\)"):
         run(config(manifest, tmp_path / "parts", "train.batch=8"), resume=True)
+    assert load(VAEConfig, str(tmp_path / "parts")) == parts, "what was refused is not written"
     damaged = tmp_path / "parts" / "checkpoints" / "step-000006.pt"
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="is damaged; remove it"):
         run(parts, resume=True)
+
+
+def test_a_resumed_run_has_the_optimisers_settings_of_now(manifest: Path, tmp_path: Path) -> None:
+    assert run(config(manifest, tmp_path, "train.steps=2", "optim.weight_decay=0.01")) == 0
+    changed = ("train.steps=3", "optim.weight_decay=0.02", "optim.betas=[0.5, 0.6]")
+    assert run(config(manifest, tmp_path, *changed), resume=True) == 0
+    state = torch.load(tmp_path / "checkpoints" / "step-000003.pt", weights_only=True)
+    for side in ("generator", "discriminator"):
+        (group,) = state[f"{side}_optimizer"]["param_groups"]
+        assert (group["weight_decay"], group["betas"]) == (0.02, (0.5, 0.6))
+
+
+def test_a_copied_run_goes_on_by_itself(manifest: Path, tmp_path: Path) -> None:
+    first = config(manifest, tmp_path / "first", "train.steps=2")
+    assert run(first) == 0
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    assert run(load(VAEConfig, str(tmp_path / "copy"), ["train.steps=3"]), resume=True) == 0
+    names = [sorted(path.name for path in (tmp_path / run / "checkpoints").iterdir()) for run in ("first", "copy")]
+    assert names == [["step-000002.pt"], ["step-000002.pt", "step-000003.pt"]]
 
 
 def test_a_request_to_stop_saves(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

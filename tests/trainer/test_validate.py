@@ -18,6 +18,7 @@ from trainer.data.batch import Batch
 from trainer.data.index import Index
 from trainer.data.order import OrderSettings
 from trainer.data.stream import Stream
+from trainer.flow import validate
 from trainer.flow.feed import Feed
 from trainer.flow.fixed import fixed_samples
 from trainer.flow.log import Log
@@ -70,6 +71,26 @@ def test_noise_is_the_same_each_time_and_for_any_batch(index: Index) -> None:
     assert results[:2] == results[2:4]
     assert results[4] == pytest.approx(results[0])
     assert results[5] == results[1]
+
+
+class WithoutFloat64:
+    """What a tensor on a GPU of Apple's can do of all that is asked of it here."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+    def __mul__(self, other: int) -> WithoutFloat64:
+        return WithoutFloat64(self.values * other)
+
+    def cpu(self) -> torch.Tensor:
+        return self.values
+
+
+def test_means_are_taken_where_float64_is_known(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = fixed_samples(index, 3)
+    expected = Validation(ValidationConfig(), clips, clips, 0, ONE).measure(TimeAsLoss())
+    monkeypatch.setattr(validate, "mean_over_ranks", lambda losses, ranks: WithoutFloat64(losses))
+    assert Validation(ValidationConfig(), clips, clips, 0, ONE).measure(TimeAsLoss()) == expected
 
 
 def test_captions_that_are_not_trained_with_are_not_measured_with(index: Index) -> None:

@@ -242,6 +242,20 @@ def test_presets() -> None:
         load(VocoderConfig, "vocoder_44k", ["train.precision=bf16"])
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("optim.clip_norm", "optim.warmup_steps", "optim.weight_decay", "optim.rsqrt_after"),
+        *("checkpoint.every", "log.listen_every", "data.cache_mb"),
+    ],
+)
+def test_numbers_below_nothing_are_refused(key: str) -> None:
+    for kind, name in ((VocoderConfig, "vocoder_44k"), (VAEConfig, "vae_44k")):
+        assert load(kind, name, [f"{key}=0"])
+        with pytest.raises(InputError, match=rf"{key} is -1; 0 or more is needed"):
+            load(kind, name, [f"{key}=-1"])
+
+
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k in (VAEConfig, VocoderConfig) for n in preset_names(k)])
 def test_every_key_of_our_files_is_there_and_explained(kind: type, name: str) -> None:
     text = (PRESETS / f"{name}.toml").read_text(encoding="utf-8")

@@ -232,6 +232,10 @@ def check(config: Any) -> None:
         for key in keys:
             if not getattr(getattr(config, section), key) > 0:
                 raise InputError(f"{section}.{key} is {getattr(getattr(config, section), key):g}; more than 0 is needed.")
+    at_least(config.data, "data", 0, ("cache_mb",))
+    at_least(config.optim, "optim", 0, ("weight_decay", "warmup_steps", "rsqrt_after", "clip_norm"))
+    at_least(config.checkpoint, "checkpoint", 0, ("every",))
+    at_least(config.log, "log", 0, ("listen_every",))
     if config.data.segment_frames % LATENT_STRIDE:
         raise InputError(f"data.segment_frames is {config.data.segment_frames}; an even number is needed.")
     check_pieces(config.train.batch, config.train.accumulation)

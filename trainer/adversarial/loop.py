@@ -47,7 +47,9 @@ def train(config: AnyConfig, resume: bool = False, quiet: bool = False) -> int:
         barrier(ranks)
         found = store.checkpoints()
         data = segments_of(config, config.data.split)
-        first = store.load(found[-1], task, sides, ranks.device) if found else 0
+        first = store.load(found[-1], task, sides) if found else 0
+        if ranks.first:
+            store.write_config()
         if not found:
             _begin(config, task, data)
         work = _Work(config, task, sides, data, store, ranks)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from mmaudio_core.weights.detect import variant_of
 from mmaudio_core.weights.metadata import encode_part
 from mmaudio_core.weights.safetensors_file import write_safetensors
 
 from ..config.tables import dump_toml, to_table
 from ..engine.licence import licence_of_result
+from ..engine.optimizers import settings_kept
 from ..engine.run_folder import RunFolder
 from .config import AnyConfig
 from .step import Sides, Task
@@ -38,18 +37,19 @@ class Store(RunFolder):
         }
         return self.write(step, state)
 
-    def load(self, path: Path, task: Task, sides: Sides, device: torch.device) -> int:
+    def load(self, path: Path, task: Task, sides: Sides) -> int:
         """Fills both sides from a checkpoint; returns its step.
 
         Raises:
             WeightsError: when the file is damaged.
             InputError: when the run was begun with another model, other data or another batch.
         """
-        step, state = self.read(path, device)
+        step, state = self.read(path)
         task.generator.load_state_dict(state["generator"])
         task.discriminator.load_state_dict(state["discriminator"])
-        sides.generator.load_state_dict(state["generator_optimizer"])
-        sides.discriminator.load_state_dict(state["discriminator_optimizer"])
+        with settings_kept(sides.generator), settings_kept(sides.discriminator):
+            sides.generator.load_state_dict(state["generator_optimizer"])
+            sides.discriminator.load_state_dict(state["discriminator_optimizer"])
         return step
 
     def write_result(self, task: Task, step: int) -> Path:

@@ -49,9 +49,15 @@ def preset_or_path(source: str, folder: Path, names: Sequence[str]) -> str:
 
 
 def load_config(kind: type[T], source: str, overrides: Sequence[str], check: Callable[[T], None]) -> T:
-    """The dataclass ``kind`` from a TOML file or preset, with ``section.key=value`` changes, given to ``check``."""
+    """The dataclass ``kind`` from a TOML file or preset, with ``section.key=value`` changes, given to ``check``.
+
+    A run's folder stands for the run in it, wherever it was copied or moved to: ``train.folder`` is that folder.
+    """
     path = config_path(source)
     table = read_toml(path)
+    section = table.setdefault("train", {})
+    if path.parent == Path(source).expanduser() and isinstance(section, dict):
+        section["folder"] = str(path.parent)
     for override in overrides:
         _apply(table, override)
     where = path.name if not overrides else f"{path.name} with --set"

@@ -21,6 +21,7 @@ from ..data.report import write_report
 from ..engine.distributed import Ranks, started
 from ..engine.licence import licence_of_result
 from ..engine.log import Log
+from ..engine.optimizers import settings_kept
 from ..engine.run_folder import RunFolder
 from ..engine.signals import StopRequest
 from ..engine.steps import Rhythm, Steps
@@ -53,10 +54,12 @@ def train(config: AnyConfig, resume: bool = False, quiet: bool = False) -> int:
         found = folder.checkpoints()
         first = 0
         if found:
-            first, state = folder.read(found[-1], ranks.device)
+            first, state = folder.read(found[-1])
             task.model.load_state_dict(state["model"])
             task.others.load_state_dict(state["others"])
-            optimizer.load_state_dict(state["optimizer"])
+            with settings_kept(optimizer):
+                optimizer.load_state_dict(state["optimizer"])
+        folder.write_config()
         work = _Work(config, task, optimizer, rows, folder)
         rhythm = Rhythm(config.train.steps, config.log.every, config.log.measure_every, config.checkpoint.every)
         run = Steps(work, rhythm, folder.folder, ranks, quiet)

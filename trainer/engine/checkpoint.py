@@ -14,7 +14,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from torch.optim import Optimizer
 from mmaudio_core.errors import WeightsError
 
 from .distributed import Ranks, any_rank, barrier
+from .optimizers import settings_kept
 
 EXTRA = "extra.json"
 _NAME = re.compile(r"step-(\d+)")
@@ -103,11 +104,19 @@ def load(folder: Path, module: nn.Module, optimizer: Optimizer | None, ema: Aver
     """Fills module, optimiser and averages from the checkpoint ``folder`` (``.../step-00000123``); returns ``extra``.
 
     The checkpoint may come from another number of ranks, and from "ddp" for "fsdp" or the other way round. What is None is
-    left out. To be called before the first step. All ranks must call.
+    left out. The optimiser's rates, betas, decay and the like stay its own. To be called before the first step. All ranks must
+    call.
 
     Raises:
         WeightsError: when the checkpoint is damaged, or of another model, optimiser or other widths.
     """
+    with settings_kept(optimizer) if optimizer is not None else nullcontext():
+        extra = _load(folder, module, optimizer, ema, ranks)
+    barrier(ranks)
+    return extra
+
+
+def _load(folder: Path, module: nn.Module, optimizer: Optimizer | None, ema: Averages | None, ranks: Ranks) -> dict[str, Any]:
     state = _state(module, optimizer, ema)
     try:
         extra = read_extra(folder)
@@ -123,7 +132,6 @@ def load(folder: Path, module: nn.Module, optimizer: Optimizer | None, ema: Aver
         set_optimizer_state_dict(module, optimizer, state["optimizer"])
     if ema is not None:
         ema.load_state_dict(state["ema"])
-    barrier(ranks)
     return extra
 
 

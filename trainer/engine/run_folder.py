@@ -29,7 +29,7 @@ class RunFolder:
         self._checkpoints = folder / "checkpoints"
 
     def open(self, resume: bool) -> None:
-        """Makes the folder and writes the configuration into it.
+        """Makes the folder; ``write_config`` follows once it is clear that the run may go on.
 
         Raises:
             InputError: when it holds a run already and ``resume`` is false.
@@ -42,6 +42,9 @@ class RunFolder:
             raise InputError(
                 f"{self.folder} holds a run at {found[-1].stem}; go on with --resume, or choose another train.folder."
             )
+
+    def write_config(self) -> None:
+        """Writes the configuration, in place of the one that the run was begun with."""
         with atomic_path(self.folder / "config.toml") as temporary:
             temporary.write_text(self._text, encoding="utf-8")
 
@@ -59,15 +62,15 @@ class RunFolder:
             old.unlink(missing_ok=True)
         return path
 
-    def read(self, path: Path, device: torch.device) -> tuple[int, dict[str, Any]]:
-        """The step and the state of a checkpoint.
+    def read(self, path: Path) -> tuple[int, dict[str, Any]]:
+        """The step and the state of a checkpoint, on the CPU: what is filled from it takes each tensor where it belongs.
 
         Raises:
             WeightsError: when the file is damaged.
             InputError: when the run was begun with other values of what is fixed.
         """
         try:
-            state = torch.load(path, map_location=device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             begun, step = state["config"], int(state["step"])
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
             raise WeightsError(f"The checkpoint {path} is damaged; remove it to go on from the one before.") from error

@@ -80,10 +80,10 @@ class Steps:
             saving = last or stopping or _due(step, rhythm.save_every)
             if saving or _due(step, rhythm.log_every):
                 self._report(step, scalars)
+            if saving:  # first: what goes wrong in a measurement must not cost the steps before it
+                self._save(step)
             if (last or _due(step, rhythm.measure_every)) and self.log is not None:
                 self.work.measure(step, self.log)
-            if saving:
-                self._save(step)
             self.bars("train", step - first, rhythm.steps - first)
             if stopping and not last:
                 log.info("Stopped after step %d; go on with --resume.", step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from mmaudio_core.weights.parts import open_part
 from mmaudio_core.weights.registry import PHRASES, licence_of
 from mmaudio_core.weights.safetensors_file import write_safetensors
 
+from ..config.folders import without_folders, without_folders_in
 from ..config.load import parse_toml
 from .weights import CONFIG, Weights
 
 STATISTICS = ("latent_mean", "latent_std")
-_ABSOLUTE = re.compile(r'"(?:~|[A-Za-z]:)?[\\/](?:[^"\n]*[\\/])?([^"\\/\n]*)"')
 _DOWN, _UP, _ALPHA = ".lora.down", ".lora.up", ".lora.alpha"
 
 
@@ -77,21 +76,16 @@ def export(
 
 
 def _values(weights: Weights, run: Path, licence: str | None) -> dict[str, Any]:
-    config = run / CONFIG
+    path, said = run / CONFIG, weights.about.get("config", "")
+    config = path.read_text(encoding="utf-8") if path.is_file() else said
     return {
         "source_name": run.resolve().name,
         "licence": str(weights.about.get("licence", "")) if licence is None else licence,
         "dataset": weights.about.get("dataset", ""),
         "step": weights.step,
         "ema": weights.sigma_rel,
-        "config": without_folders(config.read_text(encoding="utf-8")) if config.is_file() else weights.about.get("config", ""),
+        "config": without_folders(config) if isinstance(config, str) else without_folders_in(config),
     }
-
-
-def without_folders(toml: str) -> str:
-    """The text of a configuration with only the last name of every absolute path: a file that is shared says nothing of its
-    maker's machine."""
-    return _ABSOLUTE.sub(r'"\1"', toml)
 
 
 def _in_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -44,8 +44,9 @@ class Encoders:
 
     def __init__(self, files: ModelFiles, device: torch.device, dtype: torch.dtype, settings: ExtractSettings) -> None:
         self.device, self.dtype, self._files = device, dtype, files
-        # Batches differ in size, so that a CUDA graph would be made for each.
-        accelerator = Accelerator(Speed(graphs=False))
+        # Batches differ in size, so that a CUDA graph would be made for each. And a backend of attention that is chosen by
+        # measurement may be another one in the next process, or on the next rank.
+        accelerator = Accelerator(Speed(attention="sdpa", graphs=False))
         self._parts = Parts(files, device, Precision(dtype), Report(device), accelerator=accelerator)
         self._settings = settings
         self.audio = self._parts.flow_spec.audio

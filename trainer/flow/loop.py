@@ -13,6 +13,7 @@ import torch
 
 from mmaudio_core.media.atomic import atomic_path
 
+from ..config.folders import without_folders_in
 from ..config.load import read_toml
 from ..config.schema import RunConfig
 from ..config.tables import dump_toml, from_table, to_table
@@ -32,7 +33,7 @@ from .log import Log
 from .objective import Draws, draws, without_captions
 from .optim import learning_rate
 from .preview import Preview
-from .setup import load_data, make_stream, make_trained, same_run
+from .setup import check_steps, load_data, make_stream, make_trained, same_run
 from .step import train_step
 from .validate import Validation, bucket_names
 
@@ -77,6 +78,7 @@ class Run:
         checkpoints = self.folder / "checkpoints"
         checkpoint.clean(checkpoints, ranks)
         last = checkpoint.latest(checkpoints)
+        check_steps(config, checkpoint.step_of(last) if last is not None else 0)
         self.index, held_out = load_data(config)
         _write_config(config, self.folder, ranks, begun=last is not None)
         self.stream = make_stream(config, self.index, ranks)
@@ -119,7 +121,7 @@ class Run:
 
     def step(self, step: int, feed: Feed) -> None:
         """Step ``step`` = 0, 1, ... and what is due after it."""
-        config, trained = self.config, self.trained
+        config, trained, done = self.config, self.trained, step + 1
         rate = learning_rate(step, config.train.steps, config.optim)
         result = train_step(
             trained.module,
@@ -130,9 +132,8 @@ class Run:
             rate,
             config.train.clip_norm,
             self.ranks,
-            partial(self.health.check, step),
+            partial(self.health.check, done),  # numbered as in log.jsonl and in the names of files
         )
-        done = step + 1
         if trained.ema is not None:
             trained.ema.update(done)
         self.log.take(result)
@@ -183,13 +184,13 @@ class Run:
             barrier(self.ranks)
 
     def about(self) -> dict[str, Any]:
-        """What files of this run say of themselves."""
+        """What files of this run say of themselves; LoRAs and snapshots are shared, so no folder of this machine."""
         return {
             "spec": self.trained.spec.to_dict(),
             "variant": self.trained.spec.variant,
             "dataset": self.index.hash,
             "licence": self._licence,
-            "config": to_table(self.config),
+            "config": without_folders_in(to_table(self.config)),
         }
 
     def _pieces(self, step: int, feed: Feed) -> Any:

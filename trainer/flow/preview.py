@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmaudio_core.autoencoder.vae import VAE
-from mmaudio_core.errors import InputError, MediaError
+from mmaudio_core.errors import InputError, MediaError, MMAudioError
 from mmaudio_core.media.audio_out import save_audio
 from mmaudio_core.media.mux import mux_audio
 from mmaudio_core.media.spectrogram import mel_picture
@@ -87,14 +87,20 @@ class Preview:
             self._decoder = Decoder.load(config, clips.index.audio, ranks.device)
 
     def write(self, module: nn.Module, step: int) -> None:
-        """Samples on all ranks, which must call together; the first one decodes and writes."""
+        """Samples on all ranks, which must call together; the first one decodes and writes.
+
+        What cannot be decoded or written is logged: no run of days ends for a sound to listen to.
+        """
         latents = self.sample(module)
         if self._decoder is None:
             return
-        if not (self._folder / REFERENCE).is_dir():
-            own = torch.stack([sample.latent_mean for sample in self._clips.samples])
-            self._decode(self._decoder, own, REFERENCE, step)
-        self._decode(self._decoder, latents, f"step-{step:08d}", step)
+        try:
+            if not (self._folder / REFERENCE).is_dir():
+                own = torch.stack([sample.latent_mean for sample in self._clips.samples])
+                self._decode(self._decoder, own, REFERENCE, step)
+            self._decode(self._decoder, latents, f"step-{step:08d}", step)
+        except (MMAudioError, OSError) as error:
+            log.warning("The preview of step %d is not complete: %s", step, error)
 
     @torch.no_grad()
     def sample(self, module: nn.Module) -> Tensor:

@@ -143,6 +143,15 @@ def settle_timing(network: FlowNetwork, index: Index, begun: bool) -> None:
     network.spec = replace(network.spec, sync_timing="stretched")
 
 
+def check_steps(config: RunConfig, done: int) -> None:
+    """Raises InputError where a run that has ``done`` so many steps is asked for fewer, of which it holds no weights."""
+    if done > config.train.steps:
+        raise InputError(
+            f"train.steps is {config.train.steps}, but the run in {config.train.folder} has done {done}; give {done} or more, "
+            "or set train.folder to a new one."
+        )
+
+
 def same_run(config: RunConfig, other: RunConfig) -> None:
     """Whether ``config`` may go on with a run that was begun with ``other``; other changes are said in the log.
 
@@ -163,6 +172,7 @@ def same_run(config: RunConfig, other: RunConfig) -> None:
                 f"The run in {config.train.folder} was begun with another {name} ({get(other)} instead of {get(config)}); "
                 "go on with the same, or set train.folder to a new one."
             )
+    other = replace(other, train=replace(other.train, folder=config.train.folder))  # where a run lies is no part of it
     if config != other:
         changed = [name for name in vars(config) if getattr(config, name) != getattr(other, name)]
         log.warning("The configuration has changed since the run was begun, in: %s.", ", ".join(changed))

@@ -83,7 +83,7 @@ class Validation:
             for (sample, bucket), loss in zip(own, found[: len(own)], strict=True):
                 losses[sample, bucket] = loss
         means = mean_over_ranks(losses, self._ranks) * world
-        return tuple(means.double().mean(dim=0).tolist())
+        return tuple(means.cpu().double().mean(dim=0).tolist())  # Apple's GPUs know no float64
 
     def _draws(self, fixed: Fixed, jobs: list[tuple[int, int]]) -> Draws:
         shape = fixed.index.widths.latent

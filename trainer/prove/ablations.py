@@ -50,10 +50,12 @@ def stages_of_rows(rows: Sequence[str], seeds: Sequence[int], steps: int, batch:
             f"{len(rows)} rows, {len(seeds)} seeds, {steps} steps of {batch} samples, {clips} clips: "
             "1 or more of each is needed."
         )
-    return tuple(stage for seed in seeds for row in rows for stage in _stages(row, seed, steps, batch, clips))
+    # The first score trains the classifier that all judge by; two at once would each train one, and write the same file.
+    first = f"{cell(rows[0], seeds[0])} score"
+    return tuple(stage for seed in seeds for row in rows for stage in _stages(row, seed, steps, batch, clips, first))
 
 
-def _stages(row: str, seed: int, steps: int, batch: int, clips: int) -> tuple[Stage, ...]:
+def _stages(row: str, seed: int, steps: int, batch: int, clips: int, first: str) -> tuple[Stage, ...]:
     name = cell(row, seed)
     folder = f"{FOLDER}/{name}"
     # One checkpoint and one snapshot of the averages: many of these runs must lie side by side.
@@ -72,7 +74,7 @@ def _stages(row: str, seed: int, steps: int, batch: int, clips: int) -> tuple[St
         Stage(
             f"{name} score",
             (*score, "--classifier", CLASSIFIER, "--json", f"{folder}/score.json"),
-            (f"{name} export",),
+            (f"{name} export", *((first,) if first != f"{name} score" else ())),
         ),
     )
 
