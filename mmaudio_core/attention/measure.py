@@ -124,7 +124,7 @@ def time_in_graph_ms(call: Callable[[], object], device: torch.device) -> float:
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     # Other threads of a host may use the GPU meanwhile.
-    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         for _ in range(CALLS):
             call()
     graph.replay()

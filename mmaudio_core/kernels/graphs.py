@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -31,6 +33,10 @@ class Graphed:
         self._failed = False
 
     def __call__(self, *tensors: Tensor) -> Tensor:
+        with _on(tensors[0].device):
+            return self._call(tensors)
+
+    def _call(self, tensors: tuple[Tensor, ...]) -> Tensor:
         key = tuple((t.shape, t.dtype, t.device) for t in tensors)
         if key in self._graphs:
             graph, inputs, output = self._graphs[key]
@@ -53,9 +59,21 @@ class Graphed:
         return output.clone()
 
 
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Streams, events and graphs are the current device's, which need not be the tensors'."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def _capture(function: Callable[[], Tensor]) -> tuple[Any, Tensor]:
+    """On the current device, on a stream of it: the one that torch would take is of the device of the process's first graph."""
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=_stream(torch.cuda.current_device())):
         output = function()
     return graph, output
+
+
+@cache
+def _stream(index: int) -> Any:
+    # One for all graphs of a device: every stream that multiplies matrices keeps a workspace for that.
+    return torch.cuda.Stream(index)

@@ -98,13 +98,14 @@ def test_products_in_float32_are_the_librarys(monkeypatch: pytest.MonkeyPatch) -
 def test_the_fastest_is_found_once() -> None:
     timed: list[str] = []
 
-    def timer(function: Any) -> float:
+    def timer(function: Any, device: torch.device) -> float:
+        assert device == CPU
         timed.append(function())
         return {"slow": 3.0, "fast": 1.0}[function()]
 
     fastest = Fastest("Test", timer)
     candidates = {"slow": lambda: "slow", "fast": lambda: "fast"}
-    assert [fastest(8, candidates), fastest(8, candidates)] == ["fast", "fast"]
+    assert [fastest(8, candidates, CPU), fastest(8, candidates, CPU)] == ["fast", "fast"]
     assert timed == ["slow", "fast"]
-    fastest(9, candidates)
+    fastest(9, candidates, CPU)
     assert len(timed) == 4
