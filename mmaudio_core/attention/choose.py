@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .listing import AUTO, BACKENDS, named
-from .measure import Shape, Timer, fault, inputs, reference, time_ms
+from .measure import Shape, Timer, fault, time_ms, trial
 from .protocol import Attention, Backend, first_line, short
 
 log = logging.getLogger("mmaudio")
@@ -76,9 +76,7 @@ class Chooser:
         reason = backend.reason(device, dtype, head_dim)
         # torch's own choice is what is left when all others fail, so there is nothing to find out.
         if reason is None and wish != DEFAULT and device.type in self.measured:
-            with torch.no_grad():
-                tensors = inputs(device, dtype, head_dim, shape)
-                reason = fault(backend, *tensors, reference(*tensors))
+            reason = _tried(backend, device, dtype, head_dim, shape)
         if reason is None:
             return backend
         if fall_back:
@@ -90,7 +88,11 @@ class Chooser:
         default = named(DEFAULT, self.backends)
         if device.type not in self.measured:
             return default
-        times, fallen = self._measure(device, dtype, head_dim, shape)
+        try:
+            times, fallen = self._measure(device, dtype, head_dim, shape)
+        except torch.cuda.OutOfMemoryError as error:
+            times, fallen = {}, {}
+            log.warning("There is too little memory to measure attention (%s).", first_line(error))
         for name, reason in fallen.items():
             log.warning("The attention backend %s is left out: %s.", name, reason)
         where = f"{short(dtype)}, {shape} d={head_dim} on {device}"
@@ -110,17 +112,26 @@ class Chooser:
         times: dict[str, float] = {}
         fallen: dict[str, str] = {}
         with torch.no_grad():
-            q, k, v = inputs(device, dtype, head_dim, shape)
-            expected = reference(q, k, v)
+            tried = trial(device, dtype, head_dim, shape)
             for backend in self.backends:
                 if not (backend.exact and backend.measured) or backend.reason(device, dtype, head_dim) is not None:
                     continue
-                reason = fault(backend, q, k, v, expected)
+                reason = fault(backend, tried)
                 if reason is not None:
                     fallen[backend.name] = reason
                     continue
                 try:
-                    times[backend.name] = self.timer(partial(backend.run, q, k, v), device)
+                    times[backend.name] = self.timer(partial(backend.run, tried.q, tried.k, tried.v), device)
                 except Exception as error:  # one that cannot be captured in a graph, or fails only now
                     fallen[backend.name] = f"it fails when measured ({type(error).__name__}: {first_line(error)})"
         return times, fallen
+
+
+@torch.no_grad()
+def _tried(backend: Backend, device: torch.device, dtype: torch.dtype, head_dim: int, shape: Shape) -> str | None:
+    """What is wrong with a backend that was asked for; one that there is no memory to compare is taken at its word."""
+    try:
+        return fault(backend, trial(device, dtype, head_dim, shape))
+    except torch.cuda.OutOfMemoryError as error:
+        log.warning("There is too little memory to check the attention backend %s (%s).", backend.name, first_line(error))
+        return None

@@ -19,6 +19,8 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-3, torch.float16: 1e-2, tor
 """Largest error of a row of the result, relative to the rows' usual length. float32 leaves room for TF32."""
 INEXACT = 0.3
 """The same for a backend that quantises: what is worse is no attention at all."""
+MOST_SCORES, FEWEST_QUERIES = 1 << 24, 16
+"""Scores that the reference may hold, 64 MiB, which are all of a usual clip; longer ones are compared at fewer queries."""
 
 
 class Shape(NamedTuple):
@@ -45,6 +47,29 @@ def inputs(device: torch.device, dtype: torch.dtype, head_dim: int, shape: Shape
     return draw(shape.queries), draw(shape.keys), draw(shape.keys)
 
 
+class Trial(NamedTuple):
+    """What is tried: q (B, H, Nq, d), k and v (B, H, Nk, d); ``expected`` (B, R, H * d) at the queries ``rows``."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    rows: Tensor
+    expected: Tensor
+
+
+def trial(device: torch.device, dtype: torch.dtype, head_dim: int, shape: Shape) -> Trial:
+    """``inputs``, and the reference at all queries, or evenly spread ones where all would take too much memory."""
+    q, k, v = inputs(device, dtype, head_dim, shape)
+    rows = checked_queries(shape).to(device)
+    return Trial(q, k, v, rows, reference(q[:, :, rows], k, v))
+
+
+def checked_queries(shape: Shape) -> Tensor:
+    """The queries at which a result is compared, int64 (R,), the first and the last among them."""
+    count = min(shape.queries, max(FEWEST_QUERIES, MOST_SCORES // max(1, shape.heads * shape.keys)))
+    return torch.arange(count) * (shape.queries - 1) // max(1, count - 1)
+
+
 def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """sdpa-math in at least float32, one element of the batch at a time, because it holds all scores: -> (B, Nq, H * d)."""
     wide = torch.promote_types(q.dtype, torch.float32)
@@ -59,18 +84,23 @@ def error(out: Tensor, expected: Tensor, heads: int) -> float:
     return (rows.max() / expected.norm(dim=-1).square().mean().sqrt()).item()
 
 
-def fault(backend: Backend, q: Tensor, k: Tensor, v: Tensor, expected: Tensor) -> str | None:
+def fault(backend: Backend, tried: Trial) -> str | None:
     """Why ``backend`` is not to be used on these tensors: it fails, or gives something else than attention; None if neither."""
+    q, k, v, rows, expected = tried
+    shape = (q.shape[0], q.shape[2], expected.shape[2])
     try:
         out = backend.run(q, k, v)
-        if out.shape != expected.shape or out.dtype != q.dtype:
-            return f"it gives {tuple(out.shape)} of {out.dtype} where {tuple(expected.shape)} of {q.dtype} was to come"
-        found = error(out, expected, q.shape[1])
+        if out.shape != shape or out.dtype != q.dtype:
+            return f"it gives {tuple(out.shape)} of {out.dtype} where {shape} of {q.dtype} was to come"
+        found = error(out[:, rows], expected, q.shape[1])
+        finite = bool(out.isfinite().all())
     except Exception as problem:  # broken binaries raise anything
         return f"it fails at its first call ({type(problem).__name__}: {first_line(problem)})"
     allowed = TOLERANCE[q.dtype] if backend.exact else INEXACT
     # Turned around so that a NaN is no match.
-    return None if found <= allowed else f"its result is off by {found:.1e} where at most {allowed:.0e} is rounding"
+    if not found <= allowed:
+        return f"its result is off by {found:.1e} where at most {allowed:.0e} is rounding"
+    return None if finite else "its result is not finite everywhere"
 
 
 def time_ms(call: Callable[[], object], device: torch.device) -> float:
@@ -94,7 +124,7 @@ def time_in_graph_ms(call: Callable[[], object], device: torch.device) -> float:
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     # Other threads of a host may use the GPU meanwhile.
-    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         for _ in range(CALLS):
             call()
     graph.replay()

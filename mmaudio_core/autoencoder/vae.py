@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..kernels.keep import Keep, stamp
+from ..kernels.keep import Keep, Keeping, stamp
 from ..kernels.sets import torch_kernels
 from ..spec.audio import LATENT_STRIDE
 from ..spec.model import VAESpec
@@ -82,7 +82,7 @@ class Decoder(nn.Module):
         return self.conv_out(mp_silu(x), gain=self.learnable_gain + 1)
 
 
-class VAE(nn.Module):
+class VAE(Keeping):
     """Encoder and decoder with the mel statistics ``data_mean`` and ``data_std`` (1, M, 1) of the published files."""
 
     data_mean: Tensor

@@ -53,12 +53,13 @@ def measure(call: Callable[[], object], device: torch.device, budget_s: float, f
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3
+        with torch.cuda.device(device):  # events are recorded on the current device
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+            return start.elapsed_time(end) / 1e3
     synchronize(device)
     began = time.perf_counter()
     call()

@@ -17,7 +17,7 @@ from ..attention import sdpa
 from ..attention.protocol import Attention
 from ..errors import DependencyError, InputError
 from ..kernels.graphs import Graphed
-from ..kernels.keep import Keep, stamp, weights_of
+from ..kernels.keep import Keep, Keeping, stamp, weights_of
 from ..kernels.sets import Kernels, torch_kernels
 from ..spec.model import CLIPSpec
 from .fast_clip import MEAN, STD, FastCLIPImage
@@ -69,7 +69,7 @@ def _open_clip_model(spec: CLIPSpec) -> Any:
     return _open_clip().model.CLIP(spec.embed_dim, vision_cfg=vision, text_cfg=text, quick_gelu=spec.quick_gelu)
 
 
-class CLIPEncoder(nn.Module):
+class CLIPEncoder(Keeping):
     """One or both towers of an open_clip model, parameters under its names.
 
     Text-to-audio needs only ``text=True``: the visual tower is then neither built nor loaded. ``kernels`` and ``attention``

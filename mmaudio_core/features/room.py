@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 log = logging.getLogger("mmaudio")
@@ -13,8 +16,15 @@ SHARE = 0.5
 """Of what is free: the rest is for the source's pages and for the work itself."""
 
 
-def available_bytes(root: Path = Path("/")) -> int | None:
-    """Memory that can be had without swapping, page cache included; None where the system does not say (not Linux)."""
+def available_bytes() -> int | None:
+    """Memory that can be had without swapping, page cache included, within a container's limit; None where nothing says it."""
+    if sys.platform == "win32":
+        return _windows_bytes()
+    return _mac_bytes() if sys.platform == "darwin" else linux_bytes()
+
+
+def linux_bytes(root: Path = Path("/")) -> int | None:
+    """``available_bytes`` out of the files below ``root`` in which Linux says it."""
     try:
         lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
         found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
@@ -35,6 +45,39 @@ def _group_bytes(folder: Path) -> int | None:
         return None if limit == "max" else max(0, int(limit) - int(used) + cache)
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _mac_bytes() -> int | None:
+    try:
+        said = subprocess.run(["/usr/bin/vm_stat"], capture_output=True, text=True, check=True, timeout=5).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return pages_bytes(said)
+
+
+def pages_bytes(said: str) -> int | None:
+    """Free, inactive and speculative pages out of what macOS's ``vm_stat`` prints."""
+    size = re.search(r"page size of (\d+) bytes", said)
+    pages = [re.search(rf"^Pages {kind}:\s+(\d+)\.", said, re.MULTILINE) for kind in ("free", "inactive", "speculative")]
+    if size is None or pages[0] is None:
+        return None
+    return int(size[1]) * sum(int(found[1]) for found in pages if found)
+
+
+def _windows_bytes() -> int | None:
+    import ctypes
+
+    class Status(ctypes.Structure):
+        _fields_ = [
+            ("length", ctypes.c_uint32),
+            ("load", ctypes.c_uint32),
+            *((name, ctypes.c_ulonglong) for name in ("total", "available", *(f"unused{i}" for i in range(5)))),
+        ]
+
+    status = Status()
+    status.length = ctypes.sizeof(status)
+    done = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    return int(status.available) if done else None
 
 
 def has_room(what: str, size_bytes: int, available: int | None) -> bool:

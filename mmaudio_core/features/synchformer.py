@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..kernels.graphs import Graphed
-from ..kernels.keep import Keep, stamp
+from ..kernels.keep import Keep, Keeping, stamp
 from ..kernels.sets import Kernels, torch_kernels
 from ..spec.model import SynchformerSpec
 from ..spec.timing import SYNC_SEGMENT_FRAMES, SYNC_SEGMENT_STRIDE, sync_segments
@@ -31,7 +31,7 @@ class TubeletEmbedding(nn.Module):
         return self.proj(x)
 
 
-class SynchformerVisual(nn.Module):
+class SynchformerVisual(Keeping):
     """Parameters carry the published names without ``vfeat_extractor.``.
 
     ``kernels`` are what the fast path computes with, and ``graphs`` whether it is replayed as a CUDA graph.

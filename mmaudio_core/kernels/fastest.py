@@ -13,33 +13,34 @@ log = logging.getLogger("mmaudio")
 WARM_UP, TRIALS, CALLS = 2, 5, 4
 
 
-def device_ms(function: Callable[[], object]) -> float:
-    """Median milliseconds of a call on the current CUDA device."""
-    for _ in range(WARM_UP):
-        function()
+def device_ms(function: Callable[[], object], device: torch.device) -> float:
+    """Median milliseconds of a call on a CUDA device."""
     times = []
-    for _ in range(TRIALS):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        for _ in range(CALLS):
+    with torch.cuda.device(device):  # events are recorded on the current device
+        for _ in range(WARM_UP):
             function()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / CALLS)
+        for _ in range(TRIALS):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            for _ in range(CALLS):
+                function()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end) / CALLS)
     return median(times)
 
 
 class Fastest:
     """Remembers which of several named functions is the fastest for a key; measured once, on the first use of the key."""
 
-    def __init__(self, what: str, timer: Callable[[Callable[[], object]], float] = device_ms) -> None:
+    def __init__(self, what: str, timer: Callable[[Callable[[], object], torch.device], float] = device_ms) -> None:
         self._what, self._timer = what, timer
         self._chosen: dict[Hashable, str] = {}
 
-    def __call__(self, key: Hashable, candidates: Mapping[str, Callable[[], object]]) -> str:
-        """The name of the fastest of ``candidates`` for ``key``."""
+    def __call__(self, key: Hashable, candidates: Mapping[str, Callable[[], object]], device: torch.device) -> str:
+        """The name of the fastest of ``candidates`` for ``key`` on ``device``."""
         if key not in self._chosen:
-            times = {name: self._timer(function) for name, function in candidates.items()}
+            times = {name: self._timer(function, device) for name, function in candidates.items()}
             self._chosen[key] = min(times, key=lambda name: times[name])
             measured = ", ".join(f"{name} {spent:.3f} ms" for name, spent in times.items())
             log.info("%s for %s: %s (%s).", self._what, key, self._chosen[key], measured)

@@ -34,5 +34,23 @@ class Keep:
             self._made, self._key = make(), key
         return self._made
 
+    def clear(self) -> None:
+        """Lets go of what was made."""
+        self._made = self._key = None
+
     def __reduce__(self) -> tuple[type[Keep], tuple[()]]:
         return Keep, ()
+
+
+class Keeping(nn.Module):
+    """A module with attributes of type ``Keep``, which are cleared when it is moved or changes its number format.
+
+    Moving gives a parameter other memory. What was made from the weights, often views of them, would keep the old one: a host
+    that takes the module off a device would not get the memory back.
+    """
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        for value in vars(self).values():
+            if isinstance(value, Keep):
+                value.clear()
+        return super()._apply(*args, **kwargs)

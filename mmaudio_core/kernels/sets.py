@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ STEMS = {
 }
 """The file of each function."""
 PRODUCTS = ("linear_quick_gelu", "divided_attention")
+LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,24 @@ def triton_reason(device: torch.device) -> str | None:
         return f"Triton cannot be imported ({type(error).__name__}: {error}); pip install {package}"
     if not hasattr(triton.language, "join"):
         return f"they need Triton 3.0 or newer, and this is {triton.__version__}"
+    return _launch_reason(device)
+
+
+@cache
+def _launch_reason(device: torch.device) -> str | None:
+    """Why Triton cannot start a kernel there, as a clause. Tried once: only then does Triton look for what it compiles with."""
+    given = torch.ones(1, 2, device=device)
+    try:
+        from .triton import swiglu
+
+        swiglu.swiglu(given).cpu()  # waits, so that an error of the device comes here too
+    except Exception as error:
+        said = (str(error).strip().splitlines() or ["no message"])[0]
+        said = said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}..."
+        return (
+            f"Triton cannot start a kernel ({type(error).__name__}: {said}); it needs a C compiler, Python's headers and a GPU "
+            "that it knows"
+        )
     return None
 
 
@@ -143,11 +163,13 @@ def choose_kernels(wish: str, device: torch.device) -> Kernels:
     tried = (("triton", triton_reason, triton_kernels), ("cuda", cuda_reason, lambda _: cuda_kernels()))
     if wish == "auto" and device.type != "cuda":
         return torch_kernels()  # also where Triton's interpreter is on, which is thousands of times slower
-    reasons = []
+    reasons: list[str] = []
     for name, reason_of, make in tried:
         if wish in ("auto", name):
             reason = reason_of(device)
             if reason is None:
+                if reasons:
+                    log.info("The kernels of %r are used (%s).", name, "; ".join(reasons))
                 return make(device)
             reasons.append(f"{name}: {reason.rstrip('.')}")
     if wish != "auto":

@@ -10,14 +10,14 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def choose_device(wish: str | torch.device | None = None) -> torch.device:
-    """``wish``, or CUDA, else Apple's MPS, else the CPU.
+    """``wish``, or CUDA, else Apple's MPS, else the CPU; of CUDA devices always one by number, as older torch wants it.
 
     Raises:
         InputError: when the wish is not a device of this machine.
     """
     if wish is None or wish == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _numbered(torch.device("cuda"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(wish)
@@ -27,7 +27,11 @@ def choose_device(wish: str | torch.device | None = None) -> torch.device:
         raise InputError(
             f"The device {str(wish)!r} cannot be used here ({reason}); use cpu, or auto to let us choose."
         ) from None
-    return device
+    return _numbered(device)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" and device.index is None else device
 
 
 def choose_dtype(wish: str | torch.dtype | None, device: torch.device) -> torch.dtype:

@@ -95,7 +95,7 @@ class FastFlow:
                 x, h = kernels.gated_add_adaln(x, y, gate, now[0], now[1], rows)
             else:
                 x = kernels.gated_add(x, y, gate, rows)
-        shift, scale = given.global_table[:, offset:].chunk(2, dim=-1)
+        shift, scale = widened(given.global_table[:, offset:]).chunk(2, dim=-1)
         return kernels.adaln(widened(x), shift, scale)
 
     def _joint(

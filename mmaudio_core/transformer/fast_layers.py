@@ -55,7 +55,7 @@ class Maker:
 
         def convolve(x: Tensor) -> Tensor:
             key = (*x.shape, weight.shape[0])
-            name = self._fastest(key, {"own kernel": lambda: own(x), "library": lambda: library(x)})
+            name = self._fastest(key, {"own kernel": lambda: own(x), "library": lambda: library(x)}, x.device)
             return own(x) if name == "own kernel" else library(x)
 
         return convolve

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..kernels.keep import Keep
+from ..kernels.keep import Keep, Keeping
 from ..kernels.sets import torch_kernels
 from ..spec.model import VocoderSpec
 from .activations import AntiAliasedSnake
@@ -31,7 +31,7 @@ class AMPBlock(nn.Module):
         return x
 
 
-class BigVGAN(nn.Module):
+class BigVGAN(Keeping):
     """Transposed convolutions, each followed by AMP blocks of several kernels that are averaged.
 
     Parameters carry the published names with weight normalisation folded into ``weight`` at load.

@@ -258,6 +258,42 @@ def test_the_reference_is_attention_in_every_dtype() -> None:
         torch.testing.assert_close(measure.reference(q, k, v).double(), attention(q, k, v), rtol=1e-5, atol=1e-5)
 
 
+def test_the_reference_of_a_long_clip_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All scores of a minute and a half in float32 would be two gigabytes and more."""
+    for queries, count in ((486, 486), (1094, 1094), (5000, 239), (100_000, 16)):
+        rows = measure.checked_queries(measure.Shape(2, 14, queries, queries))
+        assert len(rows) == len(rows.unique()) == count
+        assert (rows[0], rows[-1]) == (0, queries - 1)
+    monkeypatch.setattr(measure, "MOST_SCORES", 3 * 7 * 5)
+    monkeypatch.setattr(measure, "FEWEST_QUERIES", 1)
+    tried = measure.trial(CPU, DTYPE, WIDTH, measure.Shape(*SHAPE))
+    assert tried.rows.tolist() == [0, 2, 5, 7, 10]
+    torch.testing.assert_close(tried.expected, measure.reference(tried.q, tried.k, tried.v)[:, tried.rows])
+    for run, said in WRONG.items():
+        assert str(measure.fault(tagged("bad", run), tried)).startswith(said), run.__name__
+
+    def unwritten_between(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = attend(q, k, v)
+        out[0, 4] = float("nan")
+        return out
+
+    assert measure.fault(tagged("bad", unwritten_between), tried) == "its result is not finite everywhere"
+    assert measure.fault(tagged("good"), tried) is None
+
+
+def test_too_little_memory_to_measure_is_no_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def full(*_: object) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(measure, "reference", full)
+    choose, timed = chooser({}, tagged("sdpa"), tagged("fast"))
+    assert choose.choose("auto", *PLACE).name == "sdpa"
+    assert choose.choose("fast", *PLACE).name == "fast"
+    assert timed == []
+    assert "too little memory to measure attention (CUDA out of memory)" in caplog.text
+    assert "too little memory to check the attention backend fast" in caplog.text
+
+
 def test_the_clock_takes_the_fastest_round(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, now = [], [0.0]
 

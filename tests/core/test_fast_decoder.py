@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -88,3 +90,18 @@ def test_kernels_and_changed_weights_are_seen() -> None:
     module.decoder.conv_out.weight.mul_(2)
     again = module.decode_fast(latents)
     assert error(again, module.decode(latents)) < 3e-6 < error(again, first)
+
+
+@torch.no_grad()
+def test_a_decoder_that_is_moved_leaves_nothing_behind() -> None:
+    """A host takes it off the GPU within a module of its own; views of the weights would keep their memory there."""
+    module, latents = vae(torch.bfloat16), torch.randn(1, 9, 20)
+    first = module.decode_fast(latents)
+    kept = weakref.ref(module.fast_decoder())
+    holder = torch.nn.ModuleList([module]).to(torch.float64)
+    gc.collect()
+    assert kept() is None
+    again = module.decode_fast(latents)
+    assert error(again, module.decode(latents)) < 3e-6
+    assert error(first, again) < 0.1
+    assert holder.to(torch.float64)[0].decode_fast(latents).equal(again)

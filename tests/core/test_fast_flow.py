@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from mmaudio_core.errors import InputError
 from mmaudio_core.kernels.dense import Conv
-from mmaudio_core.kernels.graphs import Graphed
+from mmaudio_core.kernels.graphs import KEPT, Graphed
 from mmaudio_core.pipeline.accelerate import Accelerator, Speed
 from mmaudio_core.pipeline.sample import Known, SampleSettings, sample_latents
 from mmaudio_core.sampling.guidance import guided
@@ -231,6 +233,37 @@ def test_graphs_begin_at_the_third_call_and_results_stay() -> None:
     assert tapes[0].replays == 3
     run(torch.ones(2), torch.ones(2))  # another shape begins anew, without a capture
     assert len(tapes) == 1
+
+
+def test_graphs_of_few_shapes_are_kept() -> None:
+    tapes: list[weakref.ref[_Tape]] = []
+
+    def capture(function: Any) -> Any:
+        gc.collect()
+        assert sum(ref() is not None for ref in tapes) < KEPT, "the old one goes before its successor is made"
+        tape = _Tape(function)
+        tapes.append(weakref.ref(tape))
+        return tape, tape.output
+
+    run = Graphed(lambda a: a.sum().expand(3), capture)
+
+    def call(shape: int) -> None:
+        assert run(torch.full((shape,), 2.0))[0].item() == 2 * shape
+
+    for shape in range(1, KEPT + 1):
+        for _ in range(3):
+            call(shape)
+    assert len(tapes) == KEPT
+    call(1)  # so that 2 is the one not used for longest
+    for _ in range(3):
+        call(KEPT + 1)
+    gc.collect()
+    assert [ref() is not None for ref in tapes] == [True, False, *[True] * (KEPT - 1)]
+    for _ in range(2):
+        call(2)
+    assert len(tapes) == KEPT + 1, "what begins anew runs as it is first"
+    call(2)
+    assert len(tapes) == KEPT + 2
 
 
 def test_a_capture_that_fails_is_said_once_and_calls_go_on(caplog: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -56,3 +58,18 @@ def test_a_kernel_is_used_where_nothing_streams() -> None:
     assert len(calls) == len(vocoder.resblocks) * 6 + 1
     vocoder.conv_post.weight.data = vocoder.conv_post.weight.data.clone()
     assert fast_vocoder(vocoder) is not fused
+
+
+def test_a_vocoder_that_is_moved_leaves_nothing_behind() -> None:
+    vocoder, mel = drawn("16k"), torch.randn(1, 80, 4)
+    with torch.no_grad():
+        wanted = vocoder(mel)
+    vocoder.to(torch.bfloat16)
+    vocoder.kernels = replace(torch_kernels(), anti_aliased_snake=lambda *given: anti_aliased_snake(*given))
+    fast_vocoder(vocoder)(mel)
+    kept = weakref.ref(fast_vocoder(vocoder))
+    assert isinstance(kept(), FusedBigVGAN)
+    vocoder.to(torch.float32)
+    gc.collect()
+    assert kept() is None
+    assert (fast_vocoder(vocoder)(mel) - wanted).norm() < 0.05 * wanted.norm()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmaudio_core.kernels.graphs import Graphed
 from mmaudio_core.layers.float8 import keep_in_float8_
 from mmaudio_core.weights.fp8 import converts_float8
 
@@ -49,6 +50,27 @@ def test_changed_weights_are_seen() -> None:
     assert all(relative(a, b) > 1e-4 for a, b in zip(outs[1:5], outs, strict=False))
     assert encoder.fast_image() is encoder.fast_image()
     assert tower.fast() is tower.fast()
+
+
+def test_what_is_moved_leaves_nothing_behind_but_texts() -> None:
+    encoder, tower = clip(text=True), synchformer()
+    encoder.graphs = tower.graphs = True  # made at the third call only
+    frames, moving = pixels(2, encoder.spec.image_size), pixels(16, tower.spec.image_size)
+
+    def outs() -> tuple[Tensor, ...]:
+        return encoder.encode_image(frames), encoder.encode_text(["rain"]), tower.encode(moving)
+
+    before = outs()
+    graphed = [keep._made for keep in (encoder._graphed, encoder._graphed_text, tower._graphed)]
+    assert all(isinstance(made, Graphed) for made in graphed)
+    kept = [weakref.ref(made) for made in (encoder.fast_image(), tower.fast(), *graphed)]
+    graphed.clear()
+    for module in (encoder, tower):
+        module.to(torch.device("cpu"))
+    gc.collect()
+    assert [ref() for ref in kept] == [None] * 5
+    assert encoder.remembers(["rain"])
+    assert all(torch.equal(a, b) for a, b in zip(outs(), before, strict=True))
 
 
 def test_copies_begin_anew_and_nothing_keeps_a_module_alive() -> None:

@@ -254,14 +254,6 @@ def test_what_would_help_is_named() -> None:
         assert words in str(caught.value)
 
 
-def test_free_memory_of_macos() -> None:
-    said = (
-        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\nPages free:  10.\nPages active: 99.\nPages inactive:  5.\n"
-    )
-    assert free_memory.pages_bytes(said) == 15 * 16384
-    assert free_memory.pages_bytes("nonsense") is None
-
-
 def test_free_memory_here() -> None:
     free = free_memory.free_bytes(torch.device("cpu"))
     assert free is None or 0 < free < 1 << 50

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import logging
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,7 +133,41 @@ GROUP = "sys/fs/cgroup/memory."
     ],
 )
 def test_available_memory(tmp_path: Path, files: dict[str, str], kib: int | None) -> None:
-    assert room.available_bytes(write(tmp_path, files)) == (None if kib is None else kib * 1024)
+    assert room.linux_bytes(write(tmp_path, files)) == (None if kib is None else kib * 1024)
+
+
+def test_available_memory_of_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = (
+        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\nPages free:  10.\nPages active: 99.\nPages inactive:  5.\n"
+    )
+    assert room.pages_bytes(said) == 15 * 16384
+    assert room.pages_bytes("nonsense") is None
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(room.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=said))
+    assert room.available_bytes() == 15 * 16384
+
+    def fail(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(room.subprocess, "run", fail)
+    assert room.available_bytes() is None
+
+
+def test_available_memory_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published networks are packed there too where 16 GiB are free."""
+
+    def status(reference: Any) -> int:
+        assert reference._obj.length == 64
+        reference._obj.available = 16 << 30
+        return 1
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    kernel32 = SimpleNamespace(GlobalMemoryStatusEx=status)
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel32), raising=False)
+    assert room.available_bytes() == 16 << 30
+    assert room.has_room("Flow network", 2 << 30, room.available_bytes())
+    kernel32.GlobalMemoryStatusEx = lambda _: 0
+    assert room.available_bytes() is None
 
 
 def test_room_is_decided_and_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from .emulator import Emulator, missing
+
 
 def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """``allocate``, but with every element NaN, or the smallest number of an integer type."""
@@ -36,6 +38,14 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         (Tensor, "new_empty_strided"),
     ):
         monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+
+
+@pytest.fixture(scope="session")
+def emulator(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    if reason := missing():
+        pytest.skip(reason)
+    kept = getattr(pytestconfig, "cache", None)
+    return Emulator(Path(kept.mkdir("cuda_emulator")) if kept else tmp_path_factory.mktemp("cuda_emulator"))
 
 
 FOLDER = Path(__file__).resolve().parent

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
@@ -19,19 +17,11 @@ from mmaudio_core.kernels.cuda.gate import gated_add, gated_add_adaln
 from mmaudio_core.kernels.cuda.heads import split_heads, split_heads_into
 from mmaudio_core.kernels.cuda.snake import anti_aliased_snake
 
-from .emulator import Emulator, missing
+from .emulator import Emulator
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SHAPES = ((2, 77, 64), (1, 250, 24), (1, 345, 5), (3, 1, 448), (2, 3, 1), (1, 2, 1030), (1, 2, 4096), (1, 2, 4093))
 """(B, L, D): one and several warps, read by vectors and one by one."""
-
-
-@pytest.fixture(scope="session")
-def emulator(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    if reason := missing():
-        pytest.skip(reason)
-    kept = getattr(pytestconfig, "cache", None)
-    return Emulator(Path(kept.mkdir("cuda_emulator")) if kept else tmp_path_factory.mktemp("cuda_emulator"))
 
 
 @pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import logging
 from typing import Any
 
 import pytest
@@ -42,6 +43,42 @@ def test_order_on_a_gpu(able: tuple[str, ...], name: str, monkeypatch: pytest.Mo
     assert sets.choose_kernels("auto", torch.device("cuda")).name == name
 
 
+def test_triton_is_tried_before_it_is_chosen(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It imports without a C compiler or Python's headers too, and looks for them at its first launch."""
+    pytest.importorskip(f"{__package__}.interpreter")
+    from mmaudio_core.kernels.triton import swiglu
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    sets._launch_reason.cache_clear()
+    assert sets.triton_reason(CPU) is None
+    tries = []
+
+    def launch(packed: torch.Tensor) -> torch.Tensor:
+        tries.append(packed)
+        raise RuntimeError("Failed to find C compiler. Please specify one\nand more")
+
+    monkeypatch.setattr(swiglu, "swiglu", launch)
+    assert sets.triton_reason(CPU) is None, "tried once for a device"
+    sets._launch_reason.cache_clear()
+    try:
+        for _ in range(2):
+            with pytest.raises(
+                InputError, match=r"'triton' cannot run here: Triton cannot start a kernel \(RuntimeError: Failed to"
+            ):
+                sets.choose_kernels("triton", CPU)
+        assert len(tries) == 1
+        reason = sets._launch_reason(CPU)
+    finally:
+        sets._launch_reason.cache_clear()
+    assert reason is not None
+    assert "and more" not in reason
+    monkeypatch.setattr(sets, "_launch_reason", lambda _: reason)
+    monkeypatch.setattr(sets, "cuda_reason", lambda _: None)
+    with caplog.at_level(logging.INFO, "mmaudio"):
+        assert sets.choose_kernels("auto", torch.device("cuda")).name == "cuda"
+    assert "The kernels of 'cuda' are used (triton: Triton cannot start a kernel (RuntimeError" in caplog.text
+
+
 def test_every_set_has_the_references_signatures() -> None:
     pytest.importorskip("tests.kernels.interpreter" if __package__ is None else f"{__package__}.interpreter")
     plain = sets.torch_kernels()
@@ -61,13 +98,14 @@ def test_products_in_float32_are_the_librarys(monkeypatch: pytest.MonkeyPatch) -
 def test_the_fastest_is_found_once() -> None:
     timed: list[str] = []
 
-    def timer(function: Any) -> float:
+    def timer(function: Any, device: torch.device) -> float:
+        assert device == CPU
         timed.append(function())
         return {"slow": 3.0, "fast": 1.0}[function()]
 
     fastest = Fastest("Test", timer)
     candidates = {"slow": lambda: "slow", "fast": lambda: "fast"}
-    assert [fastest(8, candidates), fastest(8, candidates)] == ["fast", "fast"]
+    assert [fastest(8, candidates, CPU), fastest(8, candidates, CPU)] == ["fast", "fast"]
     assert timed == ["slow", "fast"]
-    fastest(9, candidates)
+    fastest(9, candidates, CPU)
     assert len(timed) == 4

@@ -192,12 +192,19 @@ def test_errors_of_a_lost_peer_are_told_apart_from_others(monkeypatch: pytest.Mo
         fail("Connection closed by peer")  # not of ours: there is no peer
 
 
-def test_more_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_rank_takes_a_gpu_of_its_own_and_more_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "2")
-    monkeypatch.setattr("trainer.engine.distributed.choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(
+        "trainer.engine.distributed.choose_device", lambda wish: torch.device(wish if wish == "cuda:1" else "cuda:0")
+    )
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match="2 GPUs"), started("cuda"):
         pass
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    for wish, index in ((None, 2), ("cuda", 2), ("cuda:1", 1)):
+        with started(wish) as ranks:
+            assert ranks.device == torch.device("cuda", index)
 
 
 def test_clipping_returns_the_norm_before() -> None:

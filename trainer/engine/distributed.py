@@ -84,7 +84,7 @@ def started(device: str | None = None, timeout_s: float = TIMEOUT_S) -> Iterator
 
 def _device_of(wish: str | None, local_rank: int) -> torch.device:
     device = choose_device(wish)
-    if device.type != "cuda" or device.index is not None:
+    if device.type != "cuda" or ":" in (wish or ""):
         return device
     count = torch.cuda.device_count()
     if local_rank >= count:
