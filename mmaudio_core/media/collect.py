@@ -21,8 +21,8 @@ Progress = Callable[[int, int], None]
 """Called with (frames collected so far, frames expected); expected is 0 while unknown."""
 
 
-_AT_FIRST_S = 120
-"""Seconds for which room is asked for at once; a video may end long before the duration that is asked for."""
+_AT_FIRST_S, _AT_MOST_S = 30.0, 600.0
+"""Seconds for which room is asked for at once: where the source does not say how much it covers, and where it does."""
 
 
 class FrameBuffer:
@@ -50,9 +50,9 @@ class FrameBuffer:
         self._used = needed
 
     def take(self, count: int) -> Tensor:
-        """The first ``count`` frames, owning no more memory than they need."""
+        """The first ``count`` frames, owning hardly more memory than they need."""
         frames = self._data[:count]
-        return frames if count == self._data.shape[0] else frames.clone()
+        return frames if self._data.shape[0] <= count * 9 // 8 else frames.clone()
 
 
 class _Resized(NamedTuple):
@@ -67,6 +67,7 @@ class FrameCollector:
     A context manager: its threads end with it.
 
     asked_s: the asked duration, or ``None`` for the whole source.
+    expected_s: what the source says that it covers, for which room is asked for at once; wrong is as good as unknown.
     progress: called in the caller's thread.
     workers: threads that make pixels and resize them; ``None`` goes by the processors, 0 does it in the caller's thread.
     device: where frames are resized; ``None`` is the CPU. Bit for bit the same everywhere.
@@ -79,6 +80,7 @@ class FrameCollector:
         sync_size: int = SYNC_SIZE,
         progress: Progress | None = None,
         *,
+        expected_s: float | None = None,
         workers: int | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -88,8 +90,10 @@ class FrameCollector:
         clip_total = 0 if asked_s is None else clip_frames(asked_s)
         sync_total = 0 if asked_s is None else sync_frames(asked_s)
         # Memory of torch.empty is only claimed when written to, so a generous request for a short video costs nothing.
-        self._clip = FrameBuffer(clip_size, min(clip_total, clip_frames(_AT_FIRST_S)) or 64)
-        self._sync = FrameBuffer(sync_size, min(sync_total, sync_frames(_AT_FIRST_S)) or 200)
+        first_s = _AT_FIRST_S if expected_s is None else min(expected_s + 1, _AT_MOST_S)
+        most_s = first_s if asked_s is None else min(asked_s, first_s)
+        self._clip = FrameBuffer(clip_size, clip_frames(most_s))
+        self._sync = FrameBuffer(sync_size, sync_frames(most_s))
         self._total = clip_total + sync_total
         self._progress = progress
         resizer = None if device is None or torch.device(device).type == "cpu" else DeviceResizer(device)

@@ -67,11 +67,14 @@ def frames_to_video(
     start = exact_start(start_s)
     asked_s = None if duration_s is None else check_duration(duration_s)
     _check_batch(frames)
-    # A generator may fill one buffer over and over, so its frames are copied before it goes on.
-    fleeting = not isinstance(frames, (Tensor, np.ndarray, list, tuple))
+    options: dict[str, Any] = {"workers": workers, "device": device}
+    fleeting = True  # a generator may fill one buffer over and over, so its frames are copied before it goes on
+    if isinstance(frames, (Tensor, np.ndarray, list, tuple)):
+        fleeting = False
+        options["expected_s"] = max(0.0, float(len(frames) / rate - start))
     to_pixels = _copied_pixels if fleeting else pixels_to_uint8
     count, frame = 0, None
-    with FrameCollector(asked_s, clip_size, sync_size, progress, workers=workers, device=device) as collector:
+    with FrameCollector(asked_s, clip_size, sync_size, progress, **options) as collector:
         for frame in frames:
             collector.feed(float(count / rate - start), partial(to_pixels, frame), at_once=fleeting)
             count += 1

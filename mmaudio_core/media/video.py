@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import MediaError
-from ..spec.timing import check_duration
+from ..spec.timing import CLIP_FPS, SYNC_FPS, check_duration
 from ..types import VideoFrames
 from .collect import FrameCollector, Progress
 from .opening import decode_tolerantly, import_av, open_media, pick_video_stream
@@ -24,6 +25,8 @@ from .rgb import RgbConverter, frame_pixels
 from .rotation import MatrixReader, display_matrix, swaps_sides
 from .stamps import StampClock, clock_offset, exact_start, frame_step, no_frame_from
 
+_FRAME_COPIES = 1.6
+"""Of the frames' memory that is held at most: Synchformer's frames are copied where the last one is held for its segments."""
 _SEEK_MARGINS_S = (0, 10)
 """Seconds before the wanted instant at which to try seeking; some indexes are coarse."""
 
@@ -85,6 +88,7 @@ def read_video(
     progress: Progress | None = None,
     workers: int | None = None,
     device: torch.device | str | None = None,
+    most_bytes: int | None = None,
 ) -> VideoFrames:
     """The frames of ``path`` that the two visual encoders see for ``duration_s`` seconds from ``start_s`` on.
 
@@ -98,20 +102,24 @@ def read_video(
     progress: called with (frames collected, frames expected; 0 if unknown).
     workers: threads that convert and resize while this one decodes; ``None`` goes by the processors, 0 does all of it here.
     device: where frames are resized, the CPU unless told otherwise. None of this changes a single pixel.
+    most_bytes: of memory that there is for the frames, 7.3 MB a second for the published encoders; ``None``: not looked at.
 
     Returns:
         clip uint8 (V, 3, clip_size, clip_size) and sync uint8 (frames, 3, sync_size, sync_size) (spec section 4).
 
     Raises:
         InputError: a duration below 0.64 s, a negative or non-finite start.
-        MediaError: not a readable video, too short, or ``start_s`` beyond its end.
+        MediaError: not a readable video, too short, ``start_s`` beyond its end, or more frames than there is memory for.
     """
     asked_s = None if duration_s is None else check_duration(duration_s)
     start = exact_start(start_s)
     name = Path(path).name
+    expected_s = _expected_duration(path, start)
+    _check_room(name, asked_s, expected_s, CLIP_FPS * 3 * clip_size**2 + SYNC_FPS * 3 * sync_size**2, most_bytes)
+    options: dict[str, Any] = {"expected_s": expected_s, "workers": workers, "device": device}
     with (
         _frames_near(path, start) as (frames, clock),
-        FrameCollector(asked_s, clip_size, sync_size, progress, workers=workers, device=device) as collector,
+        FrameCollector(asked_s, clip_size, sync_size, progress, **options) as collector,
     ):
         matrices, to_rgb = MatrixReader(), RgbConverter()
         frame: Any = None
@@ -169,6 +177,22 @@ def _stated_duration(container: Any, stream: Any) -> float | None:
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return container.duration / 1_000_000 if container.duration else None
+
+
+def _expected_duration(path: str | os.PathLike[str], start: Fraction) -> float | None:
+    with open_media(path) as container:
+        stated_s = _stated_duration(container, pick_video_stream(container, Path(path).name))
+    return None if stated_s is None else max(0.0, stated_s - float(start))
+
+
+def _check_room(name: str, asked_s: float | None, expected_s: float | None, bytes_per_s: float, most_bytes: int | None) -> None:
+    span_s = min(math.inf if asked_s is None else asked_s, math.inf if expected_s is None else expected_s)
+    needed = span_s * bytes_per_s * _FRAME_COPIES
+    if most_bytes is not None and math.isfinite(span_s) and needed > most_bytes:
+        raise MediaError(
+            f"The frames of {span_s:.0f} s of {name} take {needed / 1e9:.1f} GB, and {most_bytes / 1e9:.1f} GB of memory are "
+            "free. Ask for a shorter duration; with other starts a long video can be done part by part."
+        )
 
 
 def _no_frames(name: str) -> MediaError:

@@ -114,12 +114,12 @@ class MMAudio:
         Raises:
             MediaError, InputError: see ``media.video.read_video``.
         """
+        from ..features.room import available_bytes
         from ..media.video import read_video
 
+        options = {"progress": self._of("read video"), "most_bytes": available_bytes(), **self._frame_sizes()}
         with self.report.stage("read video"):
-            return read_video(
-                path, duration_s, start_s=start_s, hold_last=True, progress=self._of("read video"), **self._frame_sizes()
-            )
+            return read_video(path, duration_s, start_s=start_s, hold_last=True, **options)
 
     def read_frames(self, frames: Any, fps: float | Fraction, duration_s: float | None = None) -> VideoFrames:
         """The same for frames shown at ``fps``: (N, H, W, 3) or (N, 3, H, W), uint8 or float in [0, 1], or an iterable of them.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ...mmaudio_core.errors import InputError, MediaError
+from ...mmaudio_core.features.room import available_bytes
 from ...mmaudio_core.media.frames import frames_to_video, image_to_video_frames
 from ...mmaudio_core.media.mix import combine_sounds
 from ...mmaudio_core.media.mux import check_mux, mux_audio
@@ -32,7 +33,8 @@ def frames_of_video(
     """
     with file_of(video) as path:
         if path is not None:
-            return read_video(path, duration_s, start_s=start_s, hold_last=True, progress=progress, **sizes)
+            options = {"progress": progress, "most_bytes": available_bytes(), **sizes}
+            return read_video(path, duration_s, start_s=start_s, hold_last=True, **options)
     parts = video.get_components()
     return frames_of_images(parts.images, parts.frame_rate, sizes, start_s, duration_s, progress)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmaudio_core.errors import InputError
+from mmaudio_core.errors import InputError, MediaError
 from mmaudio_core.media.frames import frames_to_video
 from mmaudio_core.media.make_video import write_silent_video
 from mmaudio_core.media.video import probe_video, read_video
@@ -272,3 +272,16 @@ for _ in range(1500):
 def test_abandoned_decoding_does_not_hang_where_pyav_logs(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "scene.mp4", 30, 25)
     subprocess.run([sys.executable, "-c", ABANDON, str(path)], cwd=ROOT, check=True, capture_output=True, timeout=120)
+
+
+def test_more_frames_than_there_is_memory_for(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.mp4", 100, 25)
+    sizes = {"clip_size": 32, "sync_size": 32}
+    one_second = 33 * 3 * 32 * 32 * 1.6
+    assert read_video(path, None, most_bytes=int(4.01 * one_second), **sizes).duration_s == pytest.approx(3.96)
+    words = r"The frames of 4 s of scene\.mp4 take 0\.0 GB, and 0\.0 GB of memory are free\. Ask for a shorter duration"
+    with pytest.raises(MediaError, match=words):
+        read_video(path, None, most_bytes=int(3.9 * one_second), **sizes)
+    with pytest.raises(MediaError, match="The frames of 3 s"):
+        read_video(path, 900.0, start_s=1.0, most_bytes=int(2.9 * one_second), **sizes)
+    assert read_video(path, 1.0, most_bytes=int(1.01 * one_second), **sizes).duration_s == 1.0
