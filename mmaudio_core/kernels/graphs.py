@@ -25,8 +25,8 @@ class Graphed:
     """``function`` of tensors, replayed as a CUDA graph from the third call on with the same shapes.
 
     function: no value may be read back from the device and no tensor that it reads besides its arguments may move in memory.
-    Where a capture fails, that is said once and the function goes on as it is. Where there are ``KEPT`` graphs, the one that was
-    not used for longest goes before the next is made, and its shapes begin anew.
+    Where a capture fails, that is said once and the function goes on as it is. Where there are ``KEPT`` graphs, the one
+    that was not used for longest goes before the next is made, and its shapes begin anew.
     capture: makes (graph with ``replay``, output) of a function without arguments.
     """
 
