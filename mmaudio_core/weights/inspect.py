@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from .carried import with_carried
 from .detect import Detected
 from .files import TensorFile, open_tensors
 from .metadata import KEY, decode
@@ -31,8 +32,9 @@ def describe(path: str | os.PathLike[str], *, checksum: bool = False, progress: 
     """
     path = Path(path)
     file = open_tensors(path)
-    parts = split_parts(file.tensors, file.metadata, str(path))
-    values = decode(file.metadata, str(path))
+    metadata = with_carried(file.metadata, file.tensors, str(path))
+    parts = split_parts(file.tensors, metadata, str(path))
+    values = decode(metadata, str(path))
     lines = [f"{path.name}: {' and '.join(detected.phrase for detected, _ in parts.values())}"]
     for detected, prefix in parts.values():
         lines.append(_part_line(detected, prefix, file))

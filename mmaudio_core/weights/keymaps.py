@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from ..errors import WeightsError
+from .metadata import KEY
 
 SHARED_PREFIXES = ("module.", "_orig_mod.", "model.", "clip_model.", "generator.", "diffusion_model.")
 """Taken off when every name in the file has it (data-parallel training, compiled modules, wrappers, saved by a host)."""
@@ -63,7 +64,7 @@ def module_names(names: Iterable[str], kind: str) -> dict[str, str]:
     renamed = strip_shared_prefixes(names)
     if kind == "synchformer":
         renamed = _visual_tower(renamed)
-    return {old: new for old, new in renamed.items() if not _UNUSED[kind].fullmatch(new)}
+    return {old: new for old, new in renamed.items() if new != KEY and not _UNUSED[kind].fullmatch(new)}
 
 
 def normal_shapes(shapes: Mapping[str, tuple[int, ...]], kind: str) -> dict[str, tuple[int, ...]]:

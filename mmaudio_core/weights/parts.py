@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import WeightsError
+from .carried import with_carried
 from .detect import Detected, detect, detect_kind, read_spec, shapes_of, variant_of
 from .files import TensorFile, open_tensors
 from .keymaps import normalise
@@ -86,7 +87,8 @@ def open_raw_part(path: str | os.PathLike[str], kind: str | None = None) -> RawP
     path = Path(path)
     file = open_tensors(path, kind)
     try:
-        parts = split_parts(file.tensors, file.metadata, str(path))
+        metadata = with_carried(file.metadata, file.tensors, str(path))
+        parts = split_parts(file.tensors, metadata, str(path))
     except WeightsError as error:
         raise WeightsError(f"{str(error).rstrip('.')}; {belongs(kind)}.") from error
     if kind is None and len(parts) > 1:
@@ -97,7 +99,7 @@ def open_raw_part(path: str | os.PathLike[str], kind: str | None = None) -> RawP
         raise WeightsError(f"{path} is {there}; {belongs(wanted)}.")
     detected, prefix = parts[wanted]
     tensors = _Prefixed(file.tensors, prefix) if prefix else file.tensors
-    return RawPart(file, detected, tensors, decode(file.metadata, str(path)))
+    return RawPart(file, detected, tensors, decode(metadata, str(path)))
 
 
 def open_part(path: str | os.PathLike[str], kind: str | None = None) -> Part:

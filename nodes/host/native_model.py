@@ -8,8 +8,9 @@ model's output is minus our velocity, so Euler steps coincide.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 import comfy.conds
@@ -26,7 +27,10 @@ from ...mmaudio_core.pipeline.memory import flow_bytes
 from ...mmaudio_core.pipeline.stages import fuses_attention
 from ...mmaudio_core.spec.model import FlowSpec
 from ...mmaudio_core.weights.build import load_part
+from ...mmaudio_core.weights.carried import carried
+from ...mmaudio_core.weights.metadata import encode_part
 from ...mmaudio_core.weights.parts import open_raw_part
+from ...mmaudio_core.weights.registry import licence_of
 from . import conditioning
 from .memory import compute_device, flow_dtypes
 from .native_flow import NativeFlow
@@ -71,13 +75,18 @@ class MMAudioLatent(comfy.latent_formats.LatentFormat):
 
 
 class MMAudioConfig(comfy.supported_models_base.BASE):
-    """What ComfyUI asks a model's configuration for."""
+    """What ComfyUI asks a model's configuration for; ``carried`` is saved with the network's tensors."""
 
+    carried: Mapping[str, torch.Tensor] = MappingProxyType({})
     unet_config: ClassVar[dict[str, Any]] = {}
     unet_extra_config: ClassVar[dict[str, Any]] = {}
     sampling_settings: ClassVar[dict[str, float]] = {"shift": 1.0, "multiplier": 1.0}
     memory_usage_factor = 1.0
     supported_inference_dtypes: ClassVar[list[torch.dtype]] = [torch.bfloat16, torch.float16, torch.float32]
+
+    def process_unet_state_dict_for_saving(self, state_dict: dict[str, torch.Tensor]) -> Any:
+        """ModelSave writes tensors and no metadata of ours."""
+        return super().process_unet_state_dict_for_saving({**state_dict, **self.carried})
 
 
 class MMAudioModel(comfy.model_base.BaseModel):
@@ -136,6 +145,7 @@ def load_native_model(path: Path, precision: str, progress: Any = None) -> Any:
     net, _ = load_part(path, "flow", dtype=dtype, device=offload_device, progress=progress, build=build)
     config = MMAudioConfig({})
     config.set_inference_dtype(dtype, cast)
+    config.carried = carried(encode_part(net.spec, licence=licence_of(raw.values, "flow")))
     config.latent_format = MMAudioLatent(net)
     config.custom_operations = comfy.ops.disable_weight_init  # made already; this keeps the host from choosing again
     model = MMAudioModel(config, net, offload_device)

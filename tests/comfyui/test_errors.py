@@ -16,7 +16,7 @@ from .weights import made_up, write_flow, write_lora
 pytestmark = [pytest.mark.comfyui, pytest.mark.timeout(1200)]
 
 SMALL_44K = FlowSpec(40, 64, 1, joint_blocks=2, audio_blocks=1, v2=True, clip_dim=64, sync_dim=128, text_dim=64)
-WIDER = FlowSpec(20, 128, 2, joint_blocks=2, audio_blocks=1, v2=True, clip_dim=64, sync_dim=128, text_dim=64)
+WIDER = FlowSpec(20, 192, 3, joint_blocks=2, audio_blocks=1, v2=True, clip_dim=64, sync_dim=128, text_dim=64)
 
 
 def failing(server: Server, graph: Graph) -> NodeError:

@@ -199,10 +199,10 @@ class StandInFull:
     def run(self, model):
         full = model.clone()
 
-        def velocity(*_, **__):
+        def attention(*_, **__):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-        full.add_object_patch("diffusion_model.velocity", velocity)
+        full.model_options.setdefault("transformer_options", {})["optimized_attention_override"] = attention
         return (full,)
 
 

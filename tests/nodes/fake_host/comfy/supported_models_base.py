@@ -20,3 +20,6 @@ class BASE:
 
     def set_inference_dtype(self, dtype, manual_cast_dtype) -> None:
         self.unet_config["dtype"], self.manual_cast_dtype = dtype, manual_cast_dtype
+
+    def process_unet_state_dict_for_saving(self, state_dict):
+        return {f"model.diffusion_model.{name}": value for name, value in state_dict.items()}
