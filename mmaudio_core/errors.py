@@ -31,3 +31,9 @@ class DownloadError(MMAudioError, OSError):
 
 class DependencyError(MMAudioError, ImportError):
     """An optional package that this step needs is missing or broken."""
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first sentence without the full stop, at most 200 characters: what fits into another one."""
+    line = (str(error).strip().splitlines() or ["no message"])[0].split(". ")[0].rstrip(".")
+    return line if len(line) <= 200 else f"{line[:200]}..."

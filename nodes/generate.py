@@ -7,7 +7,6 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..mmaudio_core.errors import MMAudioError
 from ..mmaudio_core.media.spectrogram import mel_picture
 from ..mmaudio_core.pipeline.sample import SampleSettings
 from ..mmaudio_core.types import Features
@@ -160,10 +159,10 @@ def _shown_video(video: Any, images: Any, fps: float, audio: Any, mode: str, sta
 
     if video is None and (images is None or images.shape[0] == 1):
         return nothing()
-    if video is None:
-        video, mode = video_of(images, fps, audio), "replace"
     try:
+        if video is None:
+            video, mode = video_of(images, fps, audio), "replace"
         return with_sound(video, audio, mode, 0.0, 0.0, -12.0, start_s)[0]
-    except (MMAudioError, OSError, ValueError) as error:  # ValueError: the host cannot read its own video
+    except Exception as error:  # of the host, which reads its own videos, or of FFmpeg, or for want of memory
         log.warning("The sound was made, the video with it was not: %s", error)
         return nothing(f"The video with its sound could not be made: {error}")

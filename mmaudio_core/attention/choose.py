@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .listing import AUTO, BACKENDS, named
 from .measure import Shape, Timer, fault, time_ms, trial
-from .protocol import Attention, Backend, first_line, short
+from .protocol import Attention, Backend, short
 
 log = logging.getLogger("mmaudio")
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import first_line
 from . import sdpa
-from .protocol import Backend, first_line
+from .protocol import Backend
 
 Timer = Callable[[Callable[[], object], torch.device], float]
 """(call, device) -> milliseconds of one call."""

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DependencyError
+from ..errors import DependencyError, first_line
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Reason = Callable[[torch.device, torch.dtype, int], str | None]
 HALVES = (torch.float16, torch.bfloat16)
-_LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -136,12 +135,6 @@ def dense(x: Tensor) -> Tensor:
 def tokens_first(*tensors: Tensor) -> tuple[Tensor, ...]:
     """(B, H, N, d) each -> (B, N, H, d), the layout of most packages, as views wherever ``dense`` needs no copy."""
     return tuple(dense(t.transpose(1, 2)) for t in tensors)
-
-
-def first_line(error: BaseException) -> str:
-    """An error's first sentence without the full stop, which is what fits into another one."""
-    line = (str(error).strip().splitlines() or ["no message"])[0].split(". ")[0].rstrip(".")
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def short(dtype: torch.dtype) -> str:

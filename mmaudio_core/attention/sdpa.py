@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .protocol import HALVES, Backend, Needs, dense, first_line
+from ..errors import first_line
+from .protocol import HALVES, Backend, Needs, dense
 
 KERNELS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION", "math": "MATH"}
 _NEEDS = {

@@ -171,14 +171,14 @@ def save(result: Result, output: Path, original_audio: Literal["replace", "keep"
         return result.save(output, original_audio=original_audio)
     except MediaError as error:
         is_sound = output.suffix.lower() in AUDIO_ENDINGS
-        kept = result.save(_unused(output if is_sound else output.with_suffix(AUDIO_ENDINGS[0])))
+        kept = result.save(_unused(result, output if is_sound else output.with_suffix(AUDIO_ENDINGS[0])))
         raise MediaError(f"{error} The sound was saved as {', '.join(map(str, kept))}.") from error
 
 
-def _unused(path: Path) -> Path:
-    """``path``, with a number where there is such a file already: it may be the one that cannot be replaced."""
-    others = (path.with_stem(f"{path.stem}_{number}") for number in count(2))
-    return next(other for other in chain((path,), others) if not other.exists())
+def _unused(result: Result, path: Path) -> Path:
+    """``path``, changed where a take's file is there already: it may be the one that cannot be replaced."""
+    others = (path.with_stem(f"{path.stem}_new{number}") for number in count(1))
+    return next(other for other in chain((path,), others) if not any(take.exists() for take in result.paths(other)))
 
 
 def default_output(source: Path | None, is_image: bool) -> Path:

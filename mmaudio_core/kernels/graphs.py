@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .devices import on_device_of
 
 log = logging.getLogger("mmaudio")
 
@@ -37,7 +38,7 @@ class Graphed:
         self._failed = False
 
     def __call__(self, *tensors: Tensor) -> Tensor:
-        with _on(tensors[0].device):
+        with on_device_of(tensors[0]):
             return self._call(tensors)
 
     def _call(self, tensors: tuple[Tensor, ...]) -> Tensor:
@@ -65,11 +66,6 @@ class Graphed:
         self._graphs[key] = graph, inputs, output
         graph.replay()
         return output.clone()
-
-
-def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Streams, events and graphs are the current device's, which need not be the tensors'."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _capture(function: Callable[[], Tensor]) -> tuple[Any, Tensor]:

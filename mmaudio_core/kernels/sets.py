@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from . import adaln, divided_attention, gate, heads, pixel_norm, quick_gelu, snake, swiglu
 
 log = logging.getLogger("mmaudio")
@@ -33,7 +33,6 @@ STEMS = {
 }
 """The file of each function."""
 PRODUCTS = ("linear_quick_gelu", "divided_attention")
-LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -132,12 +131,12 @@ def _launch_reason(device: torch.device) -> str | None:
         from .triton import swiglu
 
         swiglu.swiglu(given).cpu()  # waits, so that an error of the device comes here too
+    except torch.cuda.OutOfMemoryError:
+        raise  # passes, and is not remembered
     except Exception as error:
-        said = (str(error).strip().splitlines() or ["no message"])[0]
-        said = said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}..."
         return (
-            f"Triton cannot start a kernel ({type(error).__name__}: {said}); it needs a C compiler, Python's headers and a GPU "
-            "that it knows"
+            f"Triton cannot start a kernel ({type(error).__name__}: {first_line(error)}); it needs a C compiler, Python's "
+            "headers and a GPU that it knows"
         )
     return None
 

@@ -62,15 +62,7 @@ def _ticks(instant: Fraction, stream: Any) -> int:
 
 
 def _stamped(source: Any, streams: list[Any]) -> Iterator[Any]:
-    av = import_av()
-    packets = source.demux(streams)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.FFmpegError):  # a cut-off file: what could be read is kept
-            return
-        if packet.size == 0:  # PyAV's flush packet
-            continue
+    for packet in _readable(source, streams):
         _check_stamp(packet)
         if not packet.duration and packet.stream.type == "video":
             # MPEG-TS states none; FFmpeg 8.0 then gives the last frame no time at all, and players never show it.
@@ -84,9 +76,20 @@ def check_stamps(source: Any, streams: list[Any]) -> None:
     Raises:
         MediaError: one has no time stamp, so none of them can be copied.
     """
-    for packet in islice(source.demux(streams), _FIRST_PACKETS):
-        if packet.size:
-            _check_stamp(packet)
+    for packet in islice(_readable(source, streams), _FIRST_PACKETS):
+        _check_stamp(packet)
+
+
+def _readable(source: Any, streams: list[Any]) -> Iterator[Any]:
+    av = import_av()
+    packets = source.demux(streams)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.FFmpegError):  # a cut-off file: what could be read is kept
+            return
+        if packet.size:  # PyAV's flush packet has none
+            yield packet
 
 
 def _check_stamp(packet: Any) -> None:

@@ -16,9 +16,9 @@ from .opening import import_av
 Sound: TypeAlias = Audio | tuple[Tensor | np.ndarray, int]
 """An ``Audio`` of batch 1, or (samples (N,), (C, N) or (1, C, N), rate in Hz)."""
 _BLOCK_SAMPLES = 1 << 16
-_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _MOST_PLANES = 7
-"""PyAV crashes on planar frames of more channels."""
+"""PyAV crashes on planar frames of 8 channels and more."""
 
 
 def checked_samples(sound: Sound) -> tuple[np.ndarray, int]:

@@ -13,7 +13,7 @@ from ..errors import MediaError
 from .opening import decode_tolerantly, import_av, pick_audio_stream
 
 _FORMAT = "flt"
-"""Packed, since PyAV crashes on planar frames of more than 8 channels."""
+"""Packed, since PyAV crashes on planar frames of 8 channels and more."""
 
 
 @dataclass(frozen=True)

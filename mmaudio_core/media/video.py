@@ -25,8 +25,8 @@ from .rgb import RgbConverter, frame_pixels
 from .rotation import MatrixReader, display_matrix, swaps_sides
 from .stamps import StampClock, clock_offset, exact_start, frame_step, no_frame_from
 
-_FRAME_COPIES = 1.6
-"""Of the frames' memory that is held at most: Synchformer's frames are copied where the last one is held for its segments."""
+_FRAME_COPIES = 2.2
+"""Of the frames' memory that is held at most: buffers grow, and Synchformer's last frame is held for its segments."""
 _SEEK_MARGINS_S = (0, 10)
 """Seconds before the wanted instant at which to try seeking; some indexes are coarse."""
 
@@ -102,7 +102,8 @@ def read_video(
     progress: called with (frames collected, frames expected; 0 if unknown).
     workers: threads that convert and resize while this one decodes; ``None`` goes by the processors, 0 does all of it here.
     device: where frames are resized, the CPU unless told otherwise. None of this changes a single pixel.
-    most_bytes: of memory that there is for the frames, 7.3 MB a second for the published encoders; ``None``: not looked at.
+    most_bytes: of memory that there is for the frames, which may take 16 MB a second for the published encoders while they are
+        read, and half of that afterwards; ``None``: not looked at.
 
     Returns:
         clip uint8 (V, 3, clip_size, clip_size) and sync uint8 (frames, 3, sync_size, sync_size) (spec section 4).
@@ -114,13 +115,13 @@ def read_video(
     asked_s = None if duration_s is None else check_duration(duration_s)
     start = exact_start(start_s)
     name = Path(path).name
-    expected_s = _expected_duration(path, start)
-    _check_room(name, asked_s, expected_s, CLIP_FPS * 3 * clip_size**2 + SYNC_FPS * 3 * sync_size**2, most_bytes)
-    options: dict[str, Any] = {"expected_s": expected_s, "workers": workers, "device": device}
+    pixels_per_s = CLIP_FPS * clip_size**2 + SYNC_FPS * sync_size**2
+    options: dict[str, Any] = {"workers": workers, "device": device}
     with (
-        _frames_near(path, start) as (frames, clock),
-        FrameCollector(asked_s, clip_size, sync_size, progress, **options) as collector,
+        _frames_near(path, start) as (frames, clock, expected_s),
+        FrameCollector(asked_s, clip_size, sync_size, progress, expected_s=expected_s, **options) as collector,
     ):
+        _check_room(name, asked_s, expected_s, 3 * pixels_per_s, most_bytes)
         matrices, to_rgb = MatrixReader(), RgbConverter()
         frame: Any = None
         for frame in frames:
@@ -138,8 +139,9 @@ def read_video(
 
 
 @contextmanager
-def _frames_near(path: str | os.PathLike[str], start: Fraction) -> Iterator[tuple[Iterator[Any], StampClock]]:
-    """Decoded frames from at or before ``start``, and a clock that counts from ``start``.
+def _frames_near(path: str | os.PathLike[str], start: Fraction) -> Iterator[tuple[Iterator[Any], StampClock, float | None]]:
+    """Decoded frames from at or before ``start``, a clock that counts from ``start``, and the seconds that the file states from
+    there on.
 
     A file that cannot be searched (raw streams, broken indexes) is opened afresh and decoded from its beginning.
     """
@@ -150,12 +152,12 @@ def _frames_near(path: str | os.PathLike[str], start: Fraction) -> Iterator[tupl
             offset = clock_offset(container) + start
             frames = _sought(container, stream, offset)
             if frames is not None:
-                yield frames, StampClock(offset, frame_step(stream))
+                yield frames, StampClock(offset, frame_step(stream)), _stated_from(start, container, stream)
                 return
     with open_media(path) as container:
         stream = pick_video_stream(container, name)
         clock = StampClock(clock_offset(container) + start, frame_step(stream))
-        yield decode_tolerantly(container, stream), clock
+        yield decode_tolerantly(container, stream), clock, _stated_from(start, container, stream)
 
 
 def _sought(container: Any, stream: Any, instant: Fraction) -> Iterator[Any] | None:
@@ -179,9 +181,8 @@ def _stated_duration(container: Any, stream: Any) -> float | None:
     return container.duration / 1_000_000 if container.duration else None
 
 
-def _expected_duration(path: str | os.PathLike[str], start: Fraction) -> float | None:
-    with open_media(path) as container:
-        stated_s = _stated_duration(container, pick_video_stream(container, Path(path).name))
+def _stated_from(start: Fraction, container: Any, stream: Any) -> float | None:
+    stated_s = _stated_duration(container, stream)
     return None if stated_s is None else max(0.0, stated_s - float(start))
 
 
@@ -190,8 +191,8 @@ def _check_room(name: str, asked_s: float | None, expected_s: float | None, byte
     needed = span_s * bytes_per_s * _FRAME_COPIES
     if most_bytes is not None and math.isfinite(span_s) and needed > most_bytes:
         raise MediaError(
-            f"The frames of {span_s:.0f} s of {name} take {needed / 1e9:.1f} GB, and {most_bytes / 1e9:.1f} GB of memory are "
-            "free. Ask for a shorter duration; with other starts a long video can be done part by part."
+            f"Reading the frames of {span_s:.0f} s of {name} takes {needed / 1e9:.1f} GB, and {most_bytes / 1e9:.1f} GB of "
+            "memory are free. Ask for a shorter duration; with other starts a long video can be done part by part."
         )
 
 

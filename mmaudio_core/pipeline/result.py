@@ -53,6 +53,10 @@ class Result:
         """The first take."""
         return self.takes[0].audio
 
+    def paths(self, path: Path) -> list[Path]:
+        """What ``save`` writes for ``path``, take by take."""
+        return [path] if len(self.takes) == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(1, len(self.takes) + 1)]
+
     def save(self, path: str | os.PathLike[str], original_audio: Literal["replace", "keep"] = "replace") -> list[Path]:
         """Writes every take and returns the paths; several takes become ``name_1.flac``, ``name_2.flac``, ...
 
@@ -64,7 +68,7 @@ class Result:
         """
         path = Path(path)
         check_target(path, self.video, original_audio)
-        paths = [path] if len(self.takes) == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(1, len(self.takes) + 1)]
+        paths = self.paths(path)
         with self.report.stage("write"):
             for take, target in zip(self.takes, paths, strict=True):
                 self._write(take.audio, target, original_audio)

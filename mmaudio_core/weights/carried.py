@@ -5,7 +5,7 @@ Without it a saved network would lose what the shapes of tensors cannot say: ``s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -18,13 +18,18 @@ def carried(metadata: Mapping[str, str]) -> dict[str, torch.Tensor]:
     return {KEY: torch.tensor(list(metadata[KEY].encode("utf-8")), dtype=torch.uint8)}
 
 
+def carries(names: Iterable[str]) -> str | None:
+    """The name of the tensor that holds metadata, if one does."""
+    return next((name for name in names if name == KEY or name.endswith(f".{KEY}")), None)
+
+
 def with_carried(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor], where: str) -> Mapping[str, str]:
     """``metadata`` of a file, and where it is not ours what its ``tensors`` carry, under whatever prefix.
 
     Raises:
         WeightsError: when the tensor of that name holds no text.
     """
-    name = next((name for name in tensors if name == KEY or name.endswith(f".{KEY}")), None)
+    name = carries(tensors)
     if name is None or KEY in metadata:
         return metadata
     try:

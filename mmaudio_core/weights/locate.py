@@ -13,6 +13,7 @@ import torch
 from ..errors import WeightsError
 from ..spec.model import VARIANTS, CLIPSpec, FlowSpec, PartSpec, SynchformerSpec, VAESpec, VocoderSpec
 from .build import usual_dtype
+from .carried import carries, with_carried
 from .files import open_tensors
 from .parts import split_parts
 from .registry import PHRASES, files_for
@@ -88,7 +89,11 @@ def look_at(path: Path) -> list[FoundFile]:
             header = read_header(path)
             shapes: dict[str, Any] = {name: entry.shape for name, entry in header.entries.items()}
             dtype = usual_dtype(torch.empty(e.shape, dtype=e.dtype, device="meta") for e in header.entries.values())
-            metadata = header.metadata
+            metadata: Mapping[str, str] = header.metadata
+            if carries(shapes):
+                file = open_tensors(path)
+                metadata = with_carried(header.metadata, file.tensors, str(path))
+                file.release()
         else:
             size = path.stat().st_size
             if container == "pickle" and size > LEGACY_LIMIT_BYTES:
@@ -100,7 +105,8 @@ def look_at(path: Path) -> list[FoundFile]:
                     )
                 ]
             file = open_tensors(path)
-            shapes, dtype, metadata = dict(file.tensors), usual_dtype(file.tensors.values()), file.metadata
+            shapes, dtype = dict(file.tensors), usual_dtype(file.tensors.values())
+            metadata = with_carried(file.metadata, file.tensors, str(path))
         parts = split_parts(shapes, metadata, str(path))
     except (WeightsError, OSError) as error:
         return [FoundFile(path, reason=str(error))]

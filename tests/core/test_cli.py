@@ -101,18 +101,20 @@ def test_the_sound_is_kept_where_the_video_cannot_be_written(
     assert load_audio(tmp_path / "out.flac")[0].shape[-1] == 2 * 16_000
     before = (tmp_path / "out.flac").read_bytes()
     assert main(["generate", str(video), "-o", str(tmp_path / "out.mp4"), "--steps", "1", "--quiet"]) == 3
-    assert f"The sound was saved as {tmp_path / 'out_2.flac'}." in capsys.readouterr().err
+    assert f"The sound was saved as {tmp_path / 'out_new1.flac'}." in capsys.readouterr().err
     assert (tmp_path / "out.flac").read_bytes() == before
 
 
 def test_the_sound_is_kept_where_its_file_cannot_be_replaced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "out.wav").write_bytes(b"old")
+    held = [tmp_path / "out.wav", tmp_path / "both_1.wav"]
+    for path in held:
+        path.write_bytes(b"old")
     replace = os.replace
 
     def refused(source: Path, target: Path) -> None:
-        if target.name == "out.wav":
+        if target in held:
             raise PermissionError(13, "Permission denied")
         replace(source, target)
 
@@ -120,8 +122,12 @@ def test_the_sound_is_kept_where_its_file_cannot_be_replaced(
     assert main(["generate", "-p", "x", "-o", str(tmp_path / "out.wav"), "--steps", "1", "--duration", "1", "--quiet"]) == 3
     said = capsys.readouterr().err
     assert f"Cannot write {tmp_path / 'out.wav'}" in said
-    assert f"The sound was saved as {tmp_path / 'out_2.wav'}." in said
-    assert load_audio(tmp_path / "out_2.wav")[0].shape[-1] == 16_000
+    assert f"The sound was saved as {tmp_path / 'out_new1.wav'}." in said
+    assert load_audio(tmp_path / "out_new1.wav")[0].shape[-1] == 16_000
+    several = ["generate", "-p", "x", "-p", "y", "-o", str(tmp_path / "both.wav"), "--steps", "1", "--duration", "1", "--quiet"]
+    assert main(several) == 3
+    assert sorted(path.name for path in tmp_path.glob("both_new*")) == ["both_new1_1.wav", "both_new1_2.wav"]
+    assert all(path.read_bytes() == b"old" for path in held)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_a_resumed_run_has_the_optimisers_settings_of_now(tmp_path: Path) -> Non
     begun = Run()
     begun.train(0, 3)
     path = begun.save(tmp_path, 3)
-    now: dict[str, Any] = {"lr": 1e-3, "betas": (0.5, 0.6), "eps": 1e-3, "weight_decay": 0.3, "fused": True}
+    now: dict[str, Any] = {"lr": 1e-3, "betas": (0.5, 0.6), "eps": 1e-3, "weight_decay": 0.3, "foreach": True}
     resumed = Run(**now)
     resumed.load(path)
     (group,) = resumed.optimizer.param_groups

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from mmaudio_core.errors import MediaError
+from mmaudio_core.types import Audio
 from trainer.config.schema import PreviewConfig
 from trainer.data.batch import Batch
 from trainer.data.index import Index
@@ -36,6 +38,33 @@ class Still(torch.nn.Module):
     def forward(self, batch: Batch, at: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         self.seen.append(batch)
         return torch.zeros_like(at[0])
+
+
+def test_a_preview_that_fails_is_said_and_its_reference_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = fixed_samples(Index.load(made_up_shards(tmp_path, 2, duration_s=0.8)), 2)
+    heard: list[str] = []
+    log = cast(Log, SimpleNamespace(sound=lambda tag, *_: heard.append(tag)))
+    folder = tmp_path / "previews"
+    previews = Preview(PreviewConfig(cfg_strength=1.0, steps=1, videos=False), clips, folder, 0, ONE, log)
+    save = preview.save_audio
+
+    def full(sound: Audio, path: Path) -> Path:
+        if path.name.startswith("02"):
+            raise MediaError("The disk is full.")
+        return save(sound, path)
+
+    monkeypatch.setattr(preview, "save_audio", full)
+    with caplog.at_level(logging.WARNING, "mmaudio"):
+        previews.write(Still(), 5)
+    assert "The preview of step 5 is not complete: The disk is full." in caplog.text
+    monkeypatch.setattr(preview, "save_audio", save)
+    for step in (6, 7):
+        previews.write(Still(), step)
+    assert heard == ["reference/01", *["reference/01", "reference/02"], *["preview/01", "preview/02"] * 2]
+    made = sorted(str(path.relative_to(folder).parent) for path in folder.rglob("*.flac"))
+    assert made == ["reference"] * 2 + ["step-00000006"] * 2 + ["step-00000007"] * 2
 
 
 @pytest.mark.parametrize("captions", ["all", "video", "sound", "none"])

@@ -13,6 +13,7 @@ from mmaudio_core.errors import WeightsError
 from mmaudio_core.weights.build import load_part
 from mmaudio_core.weights.carried import carried
 from mmaudio_core.weights.inspect import describe
+from mmaudio_core.weights.locate import look_at
 from mmaudio_core.weights.metadata import KEY, encode_part
 from mmaudio_core.weights.parts import open_raw_part
 
@@ -30,6 +31,8 @@ def test_what_shapes_cannot_say_comes_from_the_tensor(prefix: str, tmp_path: Pat
     assert spec == OWN
     assert set(module.state_dict()) == set(tiny("flow"))
     raw = open_raw_part(path)
+    (found,) = look_at(path)
+    assert (found.spec, found.variant) == (OWN, raw.detected.variant)
     assert (raw.detected.spec, raw.values["licence"]) == (OWN, "A licence in Ünicode")
     assert "A licence in Ünicode" in describe(path)
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mmaudio_core.errors import DependencyError, InputError, MMAudioError
+from mmaudio_core.errors import DependencyError, InputError, MMAudioError, first_line
 from mmaudio_core.pipeline.device import choose_device
 
 TIMEOUT_S = 1800.0
@@ -67,9 +67,9 @@ def started(device: str | None = None, timeout_s: float = TIMEOUT_S) -> Iterator
     except RuntimeError as error:
         if world > 1 and _means_lost_peer(error):
             raise PeerError(
-                f"Rank {rank} of {world} lost another process of this run, which ended or does not answer ({_line(error)}). "
-                "What ended it stands in the output of that process and in torchrun's summary; the last checkpoint is whole, "
-                "start the same command again to go on from it."
+                f"Rank {rank} of {world} lost another process of this run, which ended or does not answer "
+                f"({first_line(error)}). What ended it stands in the output of that process and in torchrun's summary; the "
+                "last checkpoint is whole, start the same command again to go on from it."
             ) from error
         raise
     finally:
@@ -101,10 +101,6 @@ def _backend(device: torch.device) -> str:
 
 def _means_lost_peer(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in _SIGNS_OF_A_LOST_PEER)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def wrap(

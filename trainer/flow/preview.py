@@ -95,12 +95,19 @@ class Preview:
         if self._decoder is None:
             return
         try:
-            if not (self._folder / REFERENCE).is_dir():
+            if not self._has_reference():
                 own = torch.stack([sample.latent_mean for sample in self._clips.samples])
                 self._decode(self._decoder, own, REFERENCE, step)
             self._decode(self._decoder, latents, f"step-{step:08d}", step)
-        except (MMAudioError, OSError) as error:
+        except (MMAudioError, OSError, torch.cuda.OutOfMemoryError) as error:
             log.warning("The preview of step %d is not complete: %s", step, error)
+
+    def _has_reference(self) -> bool:
+        """Whether the last clip's is there: what was broken off is made again."""
+        return self._path(REFERENCE, len(self._clips) - 1, ".flac").is_file()
+
+    def _path(self, name: str, number: int, ending: str) -> Path:
+        return self._folder / name / f"{number + 1:02d}-{_file_name(self._clips.records[number].id)}{ending}"
 
     @torch.no_grad()
     def sample(self, module: nn.Module) -> Tensor:
@@ -124,27 +131,24 @@ class Preview:
         return network.unnormalize(x).cpu()
 
     def _decode(self, decoder: Decoder, latents: Tensor, name: str, step: int) -> None:
-        folder = self._folder / name
-        folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / name).mkdir(parents=True, exist_ok=True)
         duration_s = self._clips.index.duration_s
         for i, record in enumerate(self._clips.records):
             mel = decode_latents(decoder.vae, Latents(latents[i : i + 1], duration_s))
             sound = vocode_mel(decoder.vocoder, mel)
-            stem = folder / f"{i + 1:02d}-{_file_name(record.id)}"
-            save_audio(sound, stem.with_name(f"{stem.name}.flac"))
+            save_audio(sound, self._path(name, i, ".flac"))
             if self._config.videos and record.kind == "av":
-                self._mux(record, sound, stem)
+                self._mux(record, sound, [self._path(name, i, ending) for ending in (".mp4", ".mkv")])
             tag = f"{REFERENCE if name == REFERENCE else 'preview'}/{i + 1:02d}"
             self._log.sound(tag, sound, mel_picture(mel)[0], step)
 
-    def _mux(self, record: Record, sound: Audio, stem: Path) -> None:
+    def _mux(self, record: Record, sound: Audio, targets: list[Path]) -> None:
         source = Path(self._config.media_root) / record.path
         if not source.is_file():
             log.info("No video for the preview of %s: %s is not here (preview.media_root).", record.id, source)
             return
-        for ending in (".mp4", ".mkv"):
+        for target in targets:
             try:
-                target = stem.with_name(f"{stem.name}{ending}")
                 mux_audio(source, sound, target, start_s=record.start_s, duration_s=record.duration_s)
                 return
             except MediaError as error:

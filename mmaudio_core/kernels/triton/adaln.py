@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..adaln import LAYER_NORM_EPS, check_modulation
-from .tokens import check_dtypes, check_size, load_rows, load_tile, on_device_of, row_launch, strides, table_row, token_sums
+from ..devices import on_device_of
+from .tokens import check_dtypes, check_size, load_rows, load_tile, row_launch, strides, table_row, token_sums
 
 
 @triton.jit

@@ -12,9 +12,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ...errors import InputError
+from ..devices import on_device_of
 from ..divided_attention import check_divided_attention
 from .inference import check_inference
-from .tokens import on_device_of
 
 HEAD = 64
 LOG2_SCALE = math.log2(math.e) / math.sqrt(HEAD)

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...errors import InputError
+from ..devices import on_device_of
 from ..heads import HEAD_DIM, RMS_EPS, check_packed, check_shared
-from .tokens import MAX_TOKENS, check_dtypes, on_device_of, strides
+from .tokens import MAX_TOKENS, check_dtypes, strides
 
 TOKENS = 8
 """Tokens of one head for each program of two warps: eight channels for each thread, 16 bytes in half precision."""

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..devices import on_device_of
 from ..quick_gelu import SHARPNESS
-from .tokens import on_device_of
 
 BLOCK_K = 64
 """The same in all configurations: which of them is chosen then does not change the order of a sum."""

@@ -9,9 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..devices import on_device_of
 from ..snake import check_snake
 from .inference import check_inference
-from .tokens import on_device_of
 
 LANES = 128
 PIECES = (64, 32, 16)

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...errors import InputError
+from ..devices import on_device_of
 from ..swiglu import check_halves
-from .tokens import MAX_TOKENS, check_dtypes, on_device_of
+from .tokens import MAX_TOKENS, check_dtypes
 
 ROWS, COLUMNS = 4, 256
 """A tile of a program: eight elements for each thread of four warps, 16 bytes in half precision."""

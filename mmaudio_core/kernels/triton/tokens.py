@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ...errors import InputError
+from ..devices import on_device_of
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 MAX_WIDTH = 8192
@@ -50,11 +49,6 @@ def check_size(x: Tensor) -> None:
             f"x has shape {tuple(x.shape)}; the Triton kernels take widths up to {MAX_WIDTH} and up to {MAX_TOKENS} tokens. "
             "Use the plain PyTorch ones."
         )
-
-
-def on_device_of(x: Tensor) -> AbstractContextManager:
-    """Triton launches on the current device, which need not be the tensor's."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def row_launch(width: int, tokens: int) -> dict[str, int]:
