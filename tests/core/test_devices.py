@@ -95,7 +95,7 @@ def test_a_second_device_is_timed_and_captured_as_such(monkeypatch: pytest.Monke
     assert Fastest("Test")(1, {"one": lambda: None}, SECOND) == "one"
     measure(lambda: None, SECOND, 0.1, first_s=0.1)
     time_in_graph_ms(lambda: None, SECOND)
-    with graphs._on(SECOND):
+    with torch.cuda.device(SECOND):
         graphs._stream.cache_clear()
         graphs._capture(lambda: torch.zeros(1))
         graphs._stream.cache_clear()
