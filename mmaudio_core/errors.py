@@ -1,4 +1,4 @@
-"""Everything this package raises on purpose.
+"""Everything this package raises on purpose, and an error in one line.
 
 Messages are one or two sentences: what was given, what was expected, what to do.
 ``InputError`` and its children are also ``ValueError``, so that callers who know nothing of this package can catch them.

@@ -1,4 +1,4 @@
-"""Whether a CPU has room for a second copy of weights, in the layout that it multiplies fastest."""
+"""How much memory is free, and whether a CPU has room for weights a second time, in the layout that it multiplies fastest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What previews give the network to make sound of."""
+"""What previews give the network to make sound of, and what becomes of one that fails."""
 
 from __future__ import annotations
 
