@@ -17,7 +17,7 @@ CORE = ROOT / "mmaudio_core"
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
     ("spec",),
-    ("types",),
+    ("types", "devices"),
     ("kernels", "attention"),
     ("layers", "media", "sampling"),
     ("features", "transformer", "autoencoder", "vocoder", "metrics"),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..devices import event_ms
 from ..errors import first_line
 from . import sdpa
 from .protocol import Backend
@@ -138,11 +139,4 @@ def _round_ms(call: Callable[[], object], device: torch.device, calls: int = CAL
         for _ in range(calls):
             call()
         return (time.perf_counter() - started) * 1e3
-    with torch.cuda.device(device):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        for _ in range(calls):
-            call()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end)
+    return event_ms(call, device, calls)

@@ -9,6 +9,7 @@ from statistics import median, quantiles
 
 import torch
 
+from ..devices import event_ms
 from ..pipeline.report import peak_bytes, reset_peak
 from .rows import Ceilings
 
@@ -53,13 +54,7 @@ def measure(call: Callable[[], object], device: torch.device, budget_s: float, f
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
-        with torch.cuda.device(device):  # events are recorded on the current device
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            call()
-            end.record()
-            end.synchronize()
-            return start.elapsed_time(end) / 1e3
+        return event_ms(call, device) / 1e3
     synchronize(device)
     began = time.perf_counter()
     call()

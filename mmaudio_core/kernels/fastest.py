@@ -8,6 +8,8 @@ from statistics import median
 
 import torch
 
+from ..devices import event_ms
+
 log = logging.getLogger("mmaudio")
 
 WARM_UP, TRIALS, CALLS = 2, 5, 4
@@ -15,19 +17,9 @@ WARM_UP, TRIALS, CALLS = 2, 5, 4
 
 def device_ms(function: Callable[[], object], device: torch.device) -> float:
     """Median milliseconds of a call on a CUDA device."""
-    times = []
-    with torch.cuda.device(device):  # events are recorded on the current device
-        for _ in range(WARM_UP):
-            function()
-        for _ in range(TRIALS):
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            for _ in range(CALLS):
-                function()
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end) / CALLS)
-    return median(times)
+    for _ in range(WARM_UP):
+        function()
+    return median(event_ms(function, device, CALLS) / CALLS for _ in range(TRIALS))
 
 
 class Fastest:

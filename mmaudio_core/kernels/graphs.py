@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .devices import on_device_of
+from ..devices import on_device_of
 
 log = logging.getLogger("mmaudio")
 

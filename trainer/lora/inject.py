@@ -17,6 +17,8 @@ from .layer import attach, detach_, lora_layers
 DEFAULT_TARGETS = ("*.attn.qkv", "*.linear1", "*.ffn.w1", "*.ffn.w2", "*.ffn.w3")
 """The projections in front of and behind every attention, and the feed-forward layers."""
 KINDS = (nn.Linear, nn.Conv1d)
+MASKS = 7
+"""Distinguishes the draws of dropout from those of the step's noise."""
 
 
 def add_lora(
@@ -88,7 +90,7 @@ def draw_dropout(network: nn.Module, seed: int, step: int, positions: Sequence[i
     adapters = [lora for _, _, lora in lora_layers(network) if lora.dropout]
     rows: list[list[Tensor]] = []
     for position in positions:
-        generator = generator_of(seed, step, position)
+        generator = generator_of(seed, MASKS, step, position)
         rows.append([torch.rand(lora.rank, generator=generator) for lora in adapters])
     for i, lora in enumerate(adapters):
         drawn = torch.stack([row[i] for row in rows])

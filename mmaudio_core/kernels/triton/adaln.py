@@ -12,8 +12,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...devices import on_device_of
 from ..adaln import LAYER_NORM_EPS, check_modulation
-from ..devices import on_device_of
 from .tokens import check_dtypes, check_size, load_rows, load_tile, row_launch, strides, table_row, token_sums
 
 

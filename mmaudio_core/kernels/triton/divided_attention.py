@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...devices import on_device_of
 from ...errors import InputError
-from ..devices import on_device_of
 from ..divided_attention import check_divided_attention
 from .inference import check_inference
 

@@ -12,8 +12,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...devices import on_device_of
 from ...errors import InputError
-from ..devices import on_device_of
 from ..heads import HEAD_DIM, RMS_EPS, check_packed, check_shared
 from .tokens import MAX_TOKENS, check_dtypes, strides
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..devices import on_device_of
+from ...devices import on_device_of
 from ..quick_gelu import SHARPNESS
 
 BLOCK_K = 64

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..devices import on_device_of
+from ...devices import on_device_of
 from ..pixel_norm import EPS, SILU_GAIN, check_pixel_norm
 from .inference import check_inference
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..devices import on_device_of
+from ...devices import on_device_of
 from ..quick_gelu import check_in_place, check_linear
 from .inference import check_inference
 from .matmul import SHARPNESS_CONST, matmul

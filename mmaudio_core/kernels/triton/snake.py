@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..devices import on_device_of
+from ...devices import on_device_of
 from ..snake import check_snake
 from .inference import check_inference
 

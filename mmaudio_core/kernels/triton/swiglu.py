@@ -12,8 +12,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...devices import on_device_of
 from ...errors import InputError
-from ..devices import on_device_of
 from ..swiglu import check_halves
 from .tokens import MAX_TOKENS, check_dtypes
 
