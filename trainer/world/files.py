@@ -23,7 +23,9 @@ from ..data.manifest import Row, write_manifest
 from .clip import HELD_OUT_SEED, WorldClip, make_clip
 from .unseen import make_sound
 
-QUALITY = {"crf": "14", "preset": "veryfast"}
+QUALITY = {"crf": "14", "preset": "veryfast", "mbtree": "0", "threads": "1"}
+"""x264's macroblock tree reads memory that nothing was written to, and its threads change what it writes; without both
+the same pictures are the same file."""
 MANIFEST, TRUTH = "data.tsv", "events.jsonl"
 Given = tuple[Path, "Job", int]
 Run = Callable[[Iterable[Given]], Iterator[dict[str, object]]]
@@ -119,7 +121,7 @@ def write_world(folder: Path, given: WorldFiles, workers: int = 1) -> Iterator[i
 
 
 def world_hash(folder: Path) -> str:
-    """SHA-256 of the truth, which holds that of every sound: the same everywhere, while videos depend on the encoder."""
+    """SHA-256 of the truth, which holds that of every sound: the same everywhere; videos depend on the encoder's version."""
     text = (folder / TRUTH).read_text(encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -166,9 +168,10 @@ def _write_pictures(clip: WorldClip, kind: str, path: Path) -> None:
 
 
 def write_clip(clip: WorldClip, path: Path) -> None:
-    """Pictures in H.264 and the exact sound in FLAC, as Matroska."""
+    """Pictures in H.264 and the exact sound in FLAC, as Matroska; the same bytes each time with the same encoder."""
     av = import_av()
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="matroska") as container:
+    options = {"fflags": "bitexact"}  # else the file carries random numbers
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="matroska", options=options) as container:
         video = container.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=clip.fps, options=QUALITY)
         video.height, video.width, video.pix_fmt = clip.frames.shape[1], clip.frames.shape[2], "yuv420p"
         sound = container.add_stream("flac", rate=clip.sample_rate_hz, layout="mono")
