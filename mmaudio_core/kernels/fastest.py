@@ -17,8 +17,7 @@ WARM_UP, TRIALS, CALLS = 2, 5, 4
 
 def device_ms(function: Callable[[], object], device: torch.device) -> float:
     """Median milliseconds of a call on a CUDA device."""
-    for _ in range(WARM_UP):
-        function()
+    event_ms(function, device, WARM_UP)
     return median(event_ms(function, device, CALLS) / CALLS for _ in range(TRIALS))
 
 

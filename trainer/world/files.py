@@ -24,8 +24,8 @@ from .clip import HELD_OUT_SEED, WorldClip, make_clip
 from .unseen import make_sound
 
 QUALITY = {"crf": "14", "preset": "veryfast", "mbtree": "0", "threads": "1"}
-"""x264's macroblock tree reads memory that nothing was written to, and its threads change what it writes; without both
-the same pictures are the same file."""
+"""With x264's macroblock tree the same pictures became different files from one time to the next, and what it writes depends
+on its threads; without both a clip is always the same file."""
 MANIFEST, TRUTH = "data.tsv", "events.jsonl"
 Given = tuple[Path, "Job", int]
 Run = Callable[[Iterable[Given]], Iterator[dict[str, object]]]
