@@ -23,7 +23,7 @@ from ..data.manifest import Row, write_manifest
 from .clip import HELD_OUT_SEED, WorldClip, make_clip
 from .unseen import make_sound
 
-QUALITY = {"crf": "14", "preset": "veryfast", "mbtree": "0", "threads": "1"}
+ENCODING = {"crf": "14", "preset": "veryfast", "mbtree": "0", "threads": "1"}
 """With x264's macroblock tree the same pictures became different files from one time to the next, and what it writes depends
 on its threads; without both a clip is always the same file."""
 MANIFEST, TRUTH = "data.tsv", "events.jsonl"
@@ -160,7 +160,7 @@ def _truth(
 
 def _write_pictures(clip: WorldClip, kind: str, path: Path) -> None:
     if kind == "silent":
-        write_silent_video(clip.frames, clip.fps, path, options=QUALITY)
+        write_silent_video(clip.frames, clip.fps, path, options=ENCODING)
     elif kind == "still":
         write_silent_video(clip.frames[len(clip.frames) // 2 :][:1], clip.fps, path, codec="png", pix_fmt="rgb24")
     else:
@@ -172,7 +172,9 @@ def write_clip(clip: WorldClip, path: Path) -> None:
     av = import_av()
     options = {"fflags": "bitexact"}  # else the file carries random numbers
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="matroska", options=options) as container:
-        video = container.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=clip.fps, options=QUALITY)
+        video = container.add_stream(
+            "libx264" if "libx264" in av.codecs_available else "mpeg4", rate=clip.fps, options=ENCODING
+        )
         video.height, video.width, video.pix_fmt = clip.frames.shape[1], clip.frames.shape[2], "yuv420p"
         sound = container.add_stream("flac", rate=clip.sample_rate_hz, layout="mono")
         for image in clip.frames:
