@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sync-timing",
         choices=SYNC_TIMINGS,
         help="how what moves is laid over a sound that is not 8 s long: stretched as published, or steady at the pace of 8 s, "
-        "which keeps the times of shorter ones; default: the network's own (published networks: stretched)",
+        "which keeps the times of shorter ones and does not help longer ones; default: the network's own (published networks: "
+        "stretched)",
     )
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="where in the video to begin (default 0)")
     parser.add_argument("--steps", type=int, default=25, help="Euler steps (default 25)")

@@ -1,4 +1,7 @@
-"""How well times of onsets agree with those they should have (arXiv 2412.15322, table 2 and appendix C).
+"""How well times of onsets agree with those they should have.
+
+The idea and ``PAPER_WINDOW_S`` come from arXiv 2412.15322, appendix C. The numbers do not compare with the paper's: its script
+counts hits over true onsets as accuracy and takes AP and F1 of the confidences of matched detections, file by file.
 
 A clip is a pair: the reference times in s, and the ``Onsets`` that were detected. Clips are pooled: every onset counts alike,
 whichever clip it is in. An onset is right when it is matched to a reference time of its clip, one to one, not further away than
@@ -77,7 +80,7 @@ def onset_f1(reference_s: Sequence[float], detected_s: Sequence[float], window_s
     return onset_scores([(reference_s, found)], window_s).f1
 
 
-def onset_accuracy(clips: Sequence[Clip]) -> float:
+def onset_count_match(clips: Sequence[Clip]) -> float:
     """Share of the clips in which exactly as many onsets are detected as the reference has; when they are does not matter.
 
     Every clip counts once, however many onsets it has.

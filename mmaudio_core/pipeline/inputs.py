@@ -14,6 +14,7 @@ log = logging.getLogger("mmaudio")
 DEFAULT_DURATION_S = 8.0
 """The duration that the published networks were trained on; used where no video says otherwise."""
 LONG_DURATION_S = 12.0
+"""From here on a warning: 32 s in one pass are out of step on the small world (docs/proving-ground.md, "Other lengths")."""
 
 
 def check_given(
@@ -37,9 +38,20 @@ def check_given(
         raise InputError("fps was given without frames; a video file brings its own time stamps.")
 
 
-def tell_duration(asked_s: float | None, covered_s: float) -> None:
-    """Warns when the sound is shorter than asked for, or far longer than what the networks know."""
+def tell_duration(asked_s: float | None, covered_s: float, moving: bool = True) -> None:
+    """Warn when the sound is shorter than asked for, or far longer than what the networks know.
+
+    moving: there are pictures that the sound has to keep step with.
+    """
     if asked_s is not None and sync_frames(covered_s) < sync_frames(asked_s):
         log.warning("The video ends after %.2f s; the sound is cut to that (%.2f s were asked for).", covered_s, asked_s)
     if covered_s > LONG_DURATION_S:
-        log.warning("%.1f s are far beyond the 8 s that the published networks were trained on; expect less.", covered_s)
+        known = f"{covered_s:.1f} s are far beyond the 8 s that the published networks were trained on"
+        if moving:
+            log.warning(
+                "%s: made in one pass, the sound falls out of step with the picture in either sync timing. "
+                "Make pieces of up to 8 s, each with its own start and duration.",
+                known,
+            )
+        else:
+            log.warning("%s; expect less. Make it shorter.", known)

@@ -76,7 +76,7 @@ def load(
 
 
 class MMAudio:
-    """One variant on one device. ``report`` collects the cost of every stage."""
+    """One variant on one device. ``report`` adds up the costs of every run."""
 
     def __init__(
         self,
@@ -248,24 +248,25 @@ class MMAudio:
         check_sync_timing(sync_timing)
         seeds = [seed + i for _ in prompts for i in range(count)]
         check_seeds(seeds)
-        pictures = self._pictures(video, frames, fps, image, duration_s, start_s)
-        moving = pictures is not None and pictures.sync is not None
-        covered_s = (pictures.duration_s if pictures is not None and moving else duration_s) or DEFAULT_DURATION_S
-        tell_duration(duration_s, covered_s)
-        batch = min(len(seeds), (settings or SampleSettings()).batch_size)
-        texts = len({p for p in (*prompts, negative_prompt) if p})
-        fused = fuses_attention(self.device)
-        self._planner.decide(Run(covered_s, batch, texts, moving, pictures is not None and not moving, fused))
-        features = Features() if pictures is None else self.encode_frames(pictures)
-        del pictures  # 7 MB a second, not needed while sampling and decoding
-        text, negative = self._texts(prompts, negative_prompt, count)
-        features = replace(features, text=text, sync_timing=sync_timing)
-        audio = self.vocode(self.decode(self.sample(features, covered_s, seeds, negative, settings)))
+        with self.report.run() as own:
+            pictures = self._pictures(video, frames, fps, image, duration_s, start_s)
+            moving = pictures is not None and pictures.sync is not None
+            covered_s = (pictures.duration_s if pictures is not None and moving else duration_s) or DEFAULT_DURATION_S
+            tell_duration(duration_s, covered_s, moving)
+            batch = min(len(seeds), (settings or SampleSettings()).batch_size)
+            texts = len({p for p in (*prompts, negative_prompt) if p})
+            fused = fuses_attention(self.device)
+            self._planner.decide(Run(covered_s, batch, texts, moving, pictures is not None and not moving, fused))
+            features = Features() if pictures is None else self.encode_frames(pictures)
+            del pictures  # 7 MB a second, not needed while sampling and decoding
+            text, negative = self._texts(prompts, negative_prompt, count)
+            features = replace(features, text=text, sync_timing=sync_timing)
+            audio = self.vocode(self.decode(self.sample(features, covered_s, seeds, negative, settings)))
         return Result(
             takes=takes_of(audio, [p for p in prompts for _ in range(count)], seeds),
             duration_s=covered_s,
             variant=self.variant,
-            report=self.report,
+            report=own,
             video=Path(video) if video is not None else None,
             start_s=start_s,
             whole_video=duration_s is None,

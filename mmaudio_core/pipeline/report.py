@@ -30,6 +30,17 @@ class Report:
     device: torch.device
     stages: list[StageCost] = field(default_factory=list)
     _inner_seconds: float = 0.0
+    _runs: list[Report] = field(default_factory=list, repr=False)
+
+    @contextmanager
+    def run(self) -> Iterator[Report]:
+        """Yield a report of what runs inside alone; this one counts it too."""
+        own = Report(self.device)
+        self._runs.append(own)
+        try:
+            yield own
+        finally:
+            self._runs = [other for other in self._runs if other is not own]
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -51,6 +62,8 @@ class Report:
             self._inner_seconds = outer_inner + seconds
 
     def _add(self, cost: StageCost) -> None:
+        for run in self._runs:
+            run._add(cost)
         for i, old in enumerate(self.stages):
             if old.name == cost.name:
                 self.stages[i] = StageCost(cost.name, old.seconds + cost.seconds, max(old.peak_bytes, cost.peak_bytes))

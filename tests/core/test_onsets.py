@@ -13,7 +13,7 @@ from mmaudio_core.metrics.onset_scores import (
     PAPER_WINDOW_S,
     STRICT_WINDOW_S,
     match_times,
-    onset_accuracy,
+    onset_count_match,
     onset_average_precision,
     onset_f1,
     onset_scores,
@@ -166,7 +166,7 @@ def test_a_perfect_prediction_has_the_score_1() -> None:
     for window_s in (0.0, STRICT_WINDOW_S, PAPER_WINDOW_S):
         assert onset_scores(clips, window_s) == (1.0, 1.0, 1.0)
         assert onset_average_precision(clips, window_s) == 1.0
-    assert onset_accuracy(clips) == 1.0
+    assert onset_count_match(clips) == 1.0
 
 
 def test_nothing_against_nothing_and_against_something() -> None:
@@ -174,7 +174,7 @@ def test_nothing_against_nothing_and_against_something() -> None:
     assert onset_scores(nothing, 0.1) == (1.0, 1.0, 1.0)
     assert onset_scores(missed, 0.1) == onset_scores(made_up, 0.1) == (0.0, 0.0, 0.0)
     assert [onset_average_precision(clips, 0.1) for clips in (nothing, missed, made_up)] == [1.0, 0.0, 0.0]
-    assert [onset_accuracy(clips) for clips in (nothing, missed, made_up)] == [1.0, 0.0, 0.0]
+    assert [onset_count_match(clips) for clips in (nothing, missed, made_up)] == [1.0, 0.0, 0.0]
     assert onset_f1([], [], 0.1) == 1.0
     assert onset_f1([], [1.0], 0.1) == onset_f1([1.0], [], 0.1) == 0.0
 
@@ -185,7 +185,7 @@ def test_scores_worked_by_hand() -> None:
     scores = onset_scores(clips, 0.05)
     assert scores == pytest.approx((3 / 4, 3 / 5, 2 * 3 / 9))
     assert onset_scores(clips, 0.3) == pytest.approx((1.0, 4 / 5, 8 / 9))
-    assert onset_accuracy(clips) == 0.5
+    assert onset_count_match(clips) == 0.5
     assert onset_f1((1.0,), (1.05,), STRICT_WINDOW_S) == 1.0
     assert onset_f1((1.0,), (1.051,), STRICT_WINDOW_S) == 0.0
 
@@ -208,4 +208,4 @@ def test_wrong_times_are_refused() -> None:
     with pytest.raises(InputError, match="sort them"):
         onset_average_precision([((math.nan,), found_at())], 0.1)
     with pytest.raises(InputError, match="No clip"):
-        onset_accuracy([])
+        onset_count_match([])

@@ -13,6 +13,7 @@ import mmaudio_core
 from mmaudio_core.errors import InputError, MediaError, WeightsError
 from mmaudio_core.media.make_video import write_silent_video
 from mmaudio_core.pipeline.device import DTYPES
+from mmaudio_core.pipeline.inputs import tell_duration
 from mmaudio_core.pipeline.model import MMAudio
 from mmaudio_core.pipeline.report import Report
 from mmaudio_core.pipeline.sample import SampleSettings
@@ -277,3 +278,24 @@ def test_report_counts_inner_stages_once() -> None:
     assert 0.015 < seconds["outer"] < 0.5
     assert seconds["inner"] >= 0.55
     assert "total" in report.table()
+
+
+def test_each_result_reports_its_own_run(model: MMAudio, tmp_path: Path) -> None:
+    before = {s.name: s.seconds for s in model.report.stages}
+    one, two = (model.generate(prompt="a drum", duration_s=1, settings=FAST) for _ in range(2))
+    seconds = [{s.name: s.seconds for s in result.report.stages}["sampling"] for result in (one, two)]
+    all_of_them = {s.name: s.seconds for s in model.report.stages}["sampling"]
+    assert all_of_them == pytest.approx(before.get("sampling", 0.0) + sum(seconds))
+    one.save(tmp_path / "one.wav")
+    assert "write" in [s.name for s in one.report.stages]
+    assert "write" not in [s.name for s in two.report.stages]
+
+
+@pytest.mark.parametrize(("moving", "word"), [(True, "out of step"), (False, "expect less")])
+def test_a_sound_far_beyond_8_s_is_warned_of(moving: bool, word: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "mmaudio"):
+        tell_duration(None, 12.0, moving)
+        assert not caplog.messages
+        tell_duration(None, 12.5, moving)
+    assert len(caplog.messages) == 1
+    assert word in caplog.messages[0]

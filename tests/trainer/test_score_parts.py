@@ -87,7 +87,7 @@ def test_scores_worked_by_hand() -> None:
     assert tuple(got) == KEYS
     assert got["onset_f1_50ms"] == pytest.approx(2 * 1 / 5)
     assert got["onset_f1"] == pytest.approx(2 * 2 / 5)
-    assert got["onset_accuracy"] == 0.5
+    assert got["onset_count_match"] == 0.5
     assert got["onset_ap"] == pytest.approx(2 / 3)
     assert got["heard_onset_f1_50ms"] == pytest.approx(2 * 2 / 5)
     assert got["material_accuracy"] == pytest.approx(2 / 3)

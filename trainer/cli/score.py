@@ -23,7 +23,7 @@ HELP = "measure on the small world whether the sound falls on the event, and is 
 COLUMNS = (
     ("F1 50 ms", "onset_f1_50ms"),
     ("F1", "onset_f1"),
-    ("accuracy", "onset_accuracy"),
+    ("count", "onset_count_match"),
     ("AP", "onset_ap"),
     ("material", "material_accuracy"),
     ("Frechet", "frechet_distance"),

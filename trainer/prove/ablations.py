@@ -33,7 +33,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 """By the paper's words. "full" is also AVT + AT, 100 % of AT, 2 + 2 blocks and the published way with missing inputs; "AVT" is
 also 0 % of AT."""
-MEASURES = ("onset_f1_50ms", "onset_f1", "onset_accuracy", "onset_ap", "material_accuracy", "frechet_distance", "kl")
+MEASURES = ("onset_f1_50ms", "onset_f1", "onset_count_match", "onset_ap", "material_accuracy", "frechet_distance", "kl")
 FOLDER, CLASSIFIER = "ablations", "materials.safetensors"
 
 

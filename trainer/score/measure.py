@@ -2,7 +2,7 @@
 
     onset_f1_50ms, onset_f1  F1 of the detected onsets against the world's exact strike times, within 0.05 s and within the
                              paper's 0.3 s; all clips pooled
-    onset_accuracy           share of the clips in which exactly as many onsets are detected as there are strikes
+    onset_count_match           share of the clips in which exactly as many onsets are detected as there are strikes
     onset_ap                 average precision of the detections in order of strength, within 0.3 s
     heard_onset_...          the same four against the onsets detected in the true sound, as in the paper
     material_accuracy        share of the strikes at whose exact time the classifier hears the right material; chance: 1/6
@@ -31,7 +31,7 @@ from mmaudio_core.metrics.onset_scores import (
     PAPER_WINDOW_S,
     STRICT_WINDOW_S,
     Clip,
-    onset_accuracy,
+    onset_count_match,
     onset_average_precision,
     onset_scores,
 )
@@ -42,7 +42,7 @@ from ..world import MATERIALS, Event, WorldClip
 from .classifier import Classifier
 from .strikes import at_peak, loudness_db, mel_patches, strikes_of
 
-ONSET_KEYS = ("onset_f1_50ms", "onset_f1", "onset_accuracy", "onset_ap")
+ONSET_KEYS = ("onset_f1_50ms", "onset_f1", "onset_count_match", "onset_ap")
 KEYS = (
     *ONSET_KEYS,
     "material_accuracy",
@@ -109,7 +109,7 @@ def _onsets(clips: Sequence[Clip]) -> dict[str, float]:
     values = (
         onset_scores(clips, STRICT_WINDOW_S).f1,
         onset_scores(clips, PAPER_WINDOW_S).f1,
-        onset_accuracy(clips),
+        onset_count_match(clips),
         onset_average_precision(clips, PAPER_WINDOW_S),
     )
     return dict(zip(ONSET_KEYS, values, strict=True))
