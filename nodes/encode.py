@@ -63,7 +63,8 @@ def timing_input() -> Any:
         default=AS_THE_MODEL,
         optional=True,
         tooltip="How what moves is laid over a sound that is not 8 s long. stretched: as published; the shorter, the later. "
-        "steady: at the pace of 8 s, for shorter ones. Neither keeps step far above 8 s. model: as the model's file says, which for published ones is stretched.",
+        "steady: at the pace of 8 s, for shorter ones. Neither keeps step far above 8 s. model: as the model's file says, "
+        "which for published ones is stretched.",
     )
 
 

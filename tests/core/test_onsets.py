@@ -13,8 +13,8 @@ from mmaudio_core.metrics.onset_scores import (
     PAPER_WINDOW_S,
     STRICT_WINDOW_S,
     match_times,
-    onset_count_match,
     onset_average_precision,
+    onset_count_match,
     onset_f1,
     onset_scores,
 )

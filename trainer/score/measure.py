@@ -31,8 +31,8 @@ from mmaudio_core.metrics.onset_scores import (
     PAPER_WINDOW_S,
     STRICT_WINDOW_S,
     Clip,
-    onset_count_match,
     onset_average_precision,
+    onset_count_match,
     onset_scores,
 )
 from mmaudio_core.metrics.onsets import Onsets, detect_onsets
