@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import re
 import shutil
 import warnings
@@ -34,10 +35,12 @@ from mmaudio_core.errors import WeightsError
 
 from .distributed import Ranks, any_rank, barrier
 from .optimizers import settings_kept
+from .safe_reader import SafeReader
 
 EXTRA = "extra.json"
 _NAME = re.compile(r"step-(\d+)")
 _LEFT_OVER = re.compile(r"\.step-\d+\.(partial|old)")
+_UNREADABLE = (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError)
 log = logging.getLogger("mmaudio")
 
 
@@ -121,8 +124,8 @@ def _load(folder: Path, module: nn.Module, optimizer: Optimizer | None, ema: Ave
     try:
         extra = read_extra(folder)
         with _alone(ranks):
-            dcp.load(state, checkpoint_id=folder, no_dist=ranks.world == 1)
-    except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
+            dcp.load(state, storage_reader=SafeReader(folder), no_dist=ranks.world == 1)
+    except _UNREADABLE as error:
         raise WeightsError(
             f"The checkpoint {folder} does not fit this run or is damaged ({_first_line(error)}). "
             "Resume with the settings it was written with, or start a new run folder."
@@ -170,8 +173,8 @@ def read_tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
             if name.startswith(prefix)
         }
         with _alone():
-            dcp.load(tensors, checkpoint_id=folder, no_dist=True)
-    except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
+            dcp.load(tensors, storage_reader=SafeReader(folder), no_dist=True)
+    except _UNREADABLE as error:
         raise WeightsError(f"The checkpoint {folder} is damaged ({_first_line(error)}); use the one before.") from error
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
 
@@ -184,12 +187,12 @@ def tensor_names(folder: Path) -> list[str]:
     """
     try:
         return list(_entries(folder))
-    except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise WeightsError(f"The checkpoint {folder} is damaged ({_first_line(error)}); use the one before.") from error
 
 
 def _entries(folder: Path) -> dict[str, TensorStorageMetadata]:
-    entries = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    entries = SafeReader(folder).read_metadata().state_dict_metadata
     return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
 
 

@@ -13,6 +13,8 @@ import torch
 from mmaudio_core.errors import InputError, WeightsError
 from mmaudio_core.media.atomic import atomic_path
 
+from .safe_reader import refusal
+
 NAME = re.compile(r"step-(\d{6,})\.pt")
 
 
@@ -66,13 +68,15 @@ class RunFolder:
         """The step and the state of a checkpoint, on the CPU: what is filled from it takes each tensor where it belongs.
 
         Raises:
-            WeightsError: when the file is damaged.
+            WeightsError: when the file is damaged, or holds code.
             InputError: when the run was begun with other values of what is fixed.
         """
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             begun, step = state["config"], int(state["step"])
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        except pickle.UnpicklingError as error:
+            raise WeightsError(f"The checkpoint {path} cannot be read: {refusal(path.name, error)}.") from error
+        except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WeightsError(f"The checkpoint {path} is damaged; remove it to go on from the one before.") from error
         for name in self._fixed:
             was, now = _at(begun, name), _at(self._table, name)
