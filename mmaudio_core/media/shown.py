@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain, islice, pairwise
+from itertools import chain
 from typing import Any
 
 from .clock import placed
@@ -14,8 +14,6 @@ from .stamps import FileTimes, frame_step
 log = logging.getLogger("mmaudio")
 
 _BEGINNING = Fraction(0)
-_ORDER_FRAMES = 24
-"""Frames held to see whether their stamps fall back, in files that may store no order of showing."""
 
 
 class ShownFrames:
@@ -28,17 +26,20 @@ class ShownFrames:
         self._clock = times.clock(frame_step(stream))
         self._times, self._offset = times, times.start + start
         self._frames = frames
-        self._lead: Fraction | None = None
+        self.lead: Fraction | None = None
+        """Seconds by which pictures are decoded before they are shown, where the file stores only an order of decoding."""
         self._saw_pts = False
         self._last: Any = None
 
     def __iter__(self) -> Iterator[tuple[Any, float]]:
         frames = self._frames
         if self._times.order_gap is not None:
-            first = list(islice(frames, _ORDER_FRAMES))
-            if first and _is_in_decoding_order(first):
-                self._lead = _time(first[0], "dts") - (_time(first[0], "pts") - self._times.order_gap)
-            frames = chain(first, frames)
+            first = next(frames, None)
+            if first is None:
+                return
+            if first.pts is not None and first.dts is not None:
+                self.lead = _time(first, "dts") - (_time(first, "pts") - self._times.order_gap)
+            frames = chain([first], frames)
         for frame, at in placed(frames, self._stamp, lambda frame: self._clock):
             self._last = frame
             yield frame, float(at - self._offset)
@@ -68,8 +69,8 @@ class ShownFrames:
             )
 
     def _stamp(self, frame: Any) -> Fraction | None:
-        if self._lead is not None:
-            return None if frame.dts is None else _time(frame, "dts") - self._lead
+        if self.lead is not None:
+            return None if frame.dts is None else _time(frame, "dts") - self.lead
         if frame.pts is not None:
             self._saw_pts = True
             return _time(frame, "pts")
@@ -78,7 +79,7 @@ class ShownFrames:
     def _length(self, last: Fraction) -> Fraction:
         """Seconds that the frame at ``last`` is shown: until the stated end where that is later than frames usually last."""
         # Where only an order is stored, what goes for a length is as little meant.
-        ticks = 0 if self._lead is not None else getattr(self._last, "duration", None) or 0
+        ticks = 0 if self.lead is not None else getattr(self._last, "duration", None) or 0
         base = self._last.time_base
         length = ticks * Fraction(base) if base and ticks > 0 else self._clock.step
         tail_end = self._times.tail_end
@@ -86,13 +87,6 @@ class ShownFrames:
             tail = tail_end - last
             return tail if tail > self._clock.usual or length > self._clock.usual >= tail > 0 else length
         return length
-
-
-def _is_in_decoding_order(frames: list[Any]) -> bool:
-    if frames[0].pts is None or frames[0].dts is None:
-        return False
-    stamps = [frame.pts for frame in frames if frame.pts is not None]
-    return any(later <= earlier for earlier, later in pairwise(stamps))
 
 
 def _time(frame: Any, kind: str) -> Fraction:

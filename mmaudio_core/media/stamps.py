@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import InputError, MediaError
 from .clock import ShownClock, clock_may_jump, placed
 from .matroska import holds_its_whole_length
-from .opening import import_av, open_media, picture_streams
+from .opening import decode_tolerantly, import_av, open_media, picture_streams
 
 BROADCAST_CLOCK_S = Fraction(1, 2)
 """A container that starts later than this runs on a clock of its own (MPEG-TS of a broadcast starts at any hour)."""
@@ -67,23 +67,25 @@ def file_times(path: str | os.PathLike[str], what: str = "video") -> FileTimes:
         stated_end = None
         if container.duration and not jumps:
             stated_end = Fraction((container.start_time or 0) + container.duration, 1_000_000)
-        start, stored = clock_offset(container), not int(container.format.flags) & _UNSTAMPED
+        start, stored = clock_offset(container), stores_stamps(container)
         streams = picture_streams(container)
         if not streams:
             return FileTimes(start, stored, jumps=jumps, stated_end=stated_end)
         video = streams[0]
-        first = list(islice(video_packets(container, video), _FIRST_PACKETS))
+        first = list(islice(readable_packets(container, [video]), _FIRST_PACKETS))
         tail_end = _tail_end(container, video, Path(path), stated_end)
         stored = stored and any(packet.pts is not None for packet in first)
         start, order_gap = _picture_start(first, start, video), _order_gap(first, video)
+    if order_gap is not None and not _shown_out_of_order(path):
+        order_gap = None
     known = FileTimes(start, stored, order_gap, jumps, stated_end, tail_end)
     return _with_all_packets(known, path) if jumps else known
 
 
-def video_packets(container: Any, stream: Any) -> Iterator[Any]:
-    """Packets of ``stream`` as far as they can be read, in the order of the file."""
+def readable_packets(container: Any, streams: list[Any]) -> Iterator[Any]:
+    """Packets of ``streams`` in the order of the file; of a cut-off file what can be read."""
     av = import_av()
-    packets = container.demux(stream)
+    packets = container.demux(streams)
     while True:
         try:
             packet = next(packets)
@@ -91,6 +93,11 @@ def video_packets(container: Any, stream: Any) -> Iterator[Any]:
             return
         if packet.size:  # PyAV's flush packet has none
             yield packet
+
+
+def stores_stamps(container: Any) -> bool:
+    """Whether the file's format has time stamps; some raw streams get them from their demuxer alone."""
+    return not int(container.format.flags) & _UNSTAMPED
 
 
 def clock_offset(container: Any) -> Fraction:
@@ -159,6 +166,13 @@ def _order_gap(first: list[Any], video: Any) -> Fraction | None:
     return (first[0].pts - first[0].dts) * Fraction(first[0].time_base)
 
 
+def _shown_out_of_order(path: str | os.PathLike[str]) -> bool:
+    """Whether the first pictures, in the order in which they are decoded to be shown, carry stamps that fall back."""
+    with open_media(path) as container:
+        frames = islice(decode_tolerantly(container, picture_streams(container)[0]), _FIRST_PACKETS)
+        return any(later <= earlier for earlier, later in pairwise(frame.pts for frame in frames if frame.pts is not None))
+
+
 def _tail_end(container: Any, video: Any, path: Path, stated_end: Fraction | None) -> Fraction | None:
     """Matroska states no length of the last picture, only that of the track or, where there is but one, of the file."""
     if "matroska" not in container.format.name or not holds_its_whole_length(path):
@@ -179,7 +193,7 @@ def _with_all_packets(times: FileTimes, path: str | os.PathLike[str]) -> FileTim
         clock = times.clock(frame_step(video))
         begin: Fraction | None = None
         end = Fraction(0)
-        for packet, at in placed(video_packets(container, video), decoding_time, lambda packet: clock):
+        for packet, at in placed(readable_packets(container, [video]), decoding_time, lambda packet: clock):
             delay = 0 if packet.pts is None or packet.dts is None else (packet.pts - packet.dts) * Fraction(packet.time_base)
             begin = at + delay if begin is None else begin
             end = max(end, at + delay)
