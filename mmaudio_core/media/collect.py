@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple
@@ -71,6 +72,7 @@ class FrameCollector:
     progress: called in the caller's thread.
     workers: threads that make pixels and resize them; ``None`` goes by the processors, 0 does it in the caller's thread.
     device: where frames are resized; ``None`` is the CPU. Bit for bit the same everywhere.
+    most_s: seconds for whose frames there is memory.
     """
 
     def __init__(
@@ -83,9 +85,10 @@ class FrameCollector:
         expected_s: float | None = None,
         workers: int | None = None,
         device: torch.device | str | None = None,
+        most_s: float = math.inf,
     ) -> None:
         self._picker = FramePicker(asked_s)
-        self._asked_s = asked_s
+        self._asked_s, self._most_s = asked_s, most_s
         self._clip_size, self._sync_size = clip_size, sync_size
         clip_total = 0 if asked_s is None else clip_frames(asked_s)
         sync_total = 0 if asked_s is None else sync_frames(asked_s)
@@ -121,7 +124,15 @@ class FrameCollector:
         """One frame in display order; ``pixels`` gives it as uint8 (3, H, W) and is called only if it is taken.
 
         at_once: ``pixels`` is called before this returns, and only resizing may come later.
+
+        Raises:
+            MediaError: more frames than there is memory for.
         """
+        if stamp_s > self._most_s and (self._asked_s is None or self._asked_s > self._most_s):
+            raise MediaError(
+                f"A frame is shown at {stamp_s:.0f} s, and there is memory for the frames of {self._most_s:.0f} s. Ask for a "
+                "shorter duration; with other starts a long video can be done part by part."
+            )
         picks = self._picker.feed(stamp_s)
         if not picks:
             return

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import MediaError
 from .opening import import_av, open_media
-from .stamps import clock_offset, frame_step
+from .repaced import in_shown_order, repaced, shown_until
+from .stamps import file_times, frame_step, readable_packets, stores_stamps
 
 _FIRST_PACKETS = 32
 """Where B-frames store no time stamps, one is among these."""
@@ -18,16 +19,21 @@ _FIRST_PACKETS = 32
 def packets_in_window(source: Any, streams: list[Any], start: Fraction, stop: Fraction | None) -> Iterator[Any]:
     """Packets of ``streams`` (video first) that frames shown in [start, start + stop) need, from a freshly opened ``source``.
 
-    Their time stamps count from ``start``. Packets of the keyframe's group that are shown earlier have negative stamps.
+    Their time stamps count from ``start``, on the clock on which the pictures are read. Packets of the keyframe's group that
+    are shown earlier have negative stamps.
 
     Raises:
         MediaError: the video stores no time stamps.
     """
-    offset = clock_offset(source) + start
-    if start > 0 and _can_seek(source.name, streams[0].index, offset):
+    times = file_times(source.name)
+    offset = times.start + start
+    if start > 0 and not times.shifts and _can_seek(source.name, streams[0].index, offset):
         source.seek(_ticks(offset, streams[0]), stream=streams[0], backward=True)
     stamped = _with_decoding_times(_stamped(source, streams), streams)
-    shifted = (_shift(packet, offset) for packet in stamped)
+    if times.order_gap is not None:
+        stamped = in_shown_order(stamped, streams[0], source.name, times)
+    on_clock = shown_until(repaced(stamped, streams, times), times.tail_end)
+    shifted = (_shift(packet, offset) for packet in on_clock)
     return _until(_from_keyframe(shifted) if start > 0 else shifted, streams, stop)
 
 
@@ -62,7 +68,7 @@ def _ticks(instant: Fraction, stream: Any) -> int:
 
 
 def _stamped(source: Any, streams: list[Any]) -> Iterator[Any]:
-    for packet in _readable(source, streams):
+    for packet in readable_packets(source, streams):
         _check_stamp(packet)
         if not packet.duration and packet.stream.type == "video":
             # MPEG-TS states none; FFmpeg 8.0 then gives the last frame no time at all, and players never show it.
@@ -76,26 +82,20 @@ def check_stamps(source: Any, streams: list[Any]) -> None:
     Raises:
         MediaError: one has no time stamp, so none of them can be copied.
     """
-    for packet in islice(_readable(source, streams), _FIRST_PACKETS):
+    if not stores_stamps(source):
+        raise _unstamped(streams[0])
+    for packet in islice(readable_packets(source, streams), _FIRST_PACKETS):
         _check_stamp(packet)
-
-
-def _readable(source: Any, streams: list[Any]) -> Iterator[Any]:
-    av = import_av()
-    packets = source.demux(streams)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.FFmpegError):  # a cut-off file: what could be read is kept
-            return
-        if packet.size:  # PyAV's flush packet has none
-            yield packet
 
 
 def _check_stamp(packet: Any) -> None:
     if packet.pts is None:
-        what = "video" if packet.stream.type == "video" else "video's sound"
-        raise MediaError(f"This {what} stores no time stamps (as raw H.264 does). Convert it to .mp4 or .mkv first.")
+        raise _unstamped(packet.stream)
+
+
+def _unstamped(stream: Any) -> MediaError:
+    what = "video" if stream.type == "video" else "video's sound"
+    return MediaError(f"This {what} stores no time stamps (as raw H.264 does). Convert it to .mp4 or .mkv first.")
 
 
 def _frame_ticks(packet: Any) -> int:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import MediaError
 from ..types import Audio
+from .clock import placed
 from .opening import open_media, picture_streams
 from .resample import resample
 from .sound_blocks import SoundBlock, decode_sound
-from .stamps import clock_offset
+from .stamps import file_times
 
 _JITTER_S = Fraction(1, 100)
 """Containers round their stamps (Matroska to 1 ms); a gap is what exceeds this. Lost packets are longer."""
-_BEYOND_FILE_S = 60
-"""A stamp this far outside the file's stated length is a fault, not a silence to fill gigabytes with."""
 
 
 def has_sound(path: str | os.PathLike[str]) -> bool:
@@ -54,11 +51,13 @@ def load_sound(path: str | os.PathLike[str], sample_rate_hz: int | None = None) 
         DependencyError: PyAV or, where resampling is due, torchaudio is missing.
     """
     name = Path(path).name
+    times = file_times(path, "audio")
     with open_media(path, "audio") as container:
         blocks = decode_sound(container, name)
         first = next(blocks)
-        start = clock_offset(container) if picture_streams(container) else first.start_s
-        pieces = _on_clock(chain([first], blocks), start or Fraction(0), _stated_span(container))
+        clock = times.clock(Fraction(first.samples.shape[1], first.sample_rate_hz), beside_pictures=True)
+        timed = placed(chain([first], blocks), lambda block: block.start_s, lambda block: clock)
+        pieces = _on_clock(timed, times.start if picture_streams(container) else None)
     if not sum(piece.shape[1] for piece in pieces):
         raise MediaError(f"The sound of {name} ends before its pictures begin, so none of it is heard. Use another sound file.")
     samples = torch.from_numpy(np.concatenate(pieces, axis=1))[None]
@@ -68,23 +67,22 @@ def load_sound(path: str | os.PathLike[str], sample_rate_hz: int | None = None) 
     return Audio(resample(samples, rate_hz, sample_rate_hz), sample_rate_hz)
 
 
-def _on_clock(blocks: Iterable[SoundBlock], start: Fraction, span: tuple[float, float]) -> list[np.ndarray]:
-    """(C, n) pieces to be joined, the first of them heard at ``start`` on the container's clock.
+def _on_clock(blocks: Iterable[tuple[SoundBlock, Fraction]], start: Fraction | None) -> list[np.ndarray]:
+    """(C, n) pieces to be joined, the first of them heard at ``start`` on the clock of the times that come with ``blocks``.
 
-    Within the rounding of stamps, and where they fall back, the count of samples is trusted more than they are.
+    Within the rounding of stamps, and where they fall back or are missing, the count of samples is trusted more than they are.
 
-    span: seconds on that clock between which stamps are believed.
+    start: ``None`` for that of the first block.
     """
     pieces: list[np.ndarray] = []
     filled = 0
     at: int | None = None
-    for block in blocks:
+    for block, time in blocks:
         channels, count = block.samples.shape
-        if block.start_s is not None and span[0] <= block.start_s <= span[1]:
-            stamped = round((block.start_s - start) * block.sample_rate_hz)
-            if at is None or stamped - at > _JITTER_S * block.sample_rate_hz:
-                at = stamped
-        at = at or 0
+        start = time if start is None else start
+        stamped = round((time - start) * block.sample_rate_hz)
+        if at is None or (block.start_s is not None and stamped - at > _JITTER_S * block.sample_rate_hz):
+            at = stamped
         if at > filled:
             pieces.append(np.zeros((channels, at - filled), np.float32))
             filled = at
@@ -93,10 +91,3 @@ def _on_clock(blocks: Iterable[SoundBlock], start: Fraction, span: tuple[float, 
         filled += fresh.shape[1]
         at += count
     return pieces
-
-
-def _stated_span(container: Any) -> tuple[float, float]:
-    if container.start_time is None or not container.duration:
-        return -math.inf, math.inf
-    start_s, duration_s = container.start_time / 1_000_000, container.duration / 1_000_000
-    return start_s - _BEYOND_FILE_S, start_s + duration_s + _BEYOND_FILE_S

@@ -23,7 +23,8 @@ from .opening import decode_tolerantly, import_av, open_media, pick_video_stream
 from .resize import CLIP_SIZE, SYNC_SIZE
 from .rgb import RgbConverter, frame_pixels
 from .rotation import MatrixReader, display_matrix, swaps_sides
-from .stamps import StampClock, clock_offset, exact_start, frame_step, no_frame_from
+from .shown import ShownFrames
+from .stamps import FileTimes, exact_start, file_times, no_frame_from
 
 _FRAME_COPIES = 2.2
 """Of the frames' memory that is held at most: buffers grow, and Synchformer's last frame is held for its segments."""
@@ -57,6 +58,7 @@ def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
         MediaError: for anything that is not a video with at least one decodable frame.
     """
     name = Path(path).name
+    times = file_times(path)
     with open_media(path) as container:
         stream = pick_video_stream(container, name)
         frame = next(decode_tolerantly(container, stream), None)
@@ -70,7 +72,7 @@ def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
             width=width,
             height=height,
             fps=float(rate) if rate else None,
-            duration_s=_stated_duration(container, stream),
+            duration_s=_stated_duration(times, container, stream),
             has_audio=bool(container.streams.audio),
             codec=stream.codec_context.name,
             container=container.format.name,
@@ -115,49 +117,56 @@ def read_video(
     asked_s = None if duration_s is None else check_duration(duration_s)
     start = exact_start(start_s)
     name = Path(path).name
-    pixels_per_s = CLIP_FPS * clip_size**2 + SYNC_FPS * sync_size**2
+    bytes_per_s = 3 * (CLIP_FPS * clip_size**2 + SYNC_FPS * sync_size**2) * _FRAME_COPIES
     options: dict[str, Any] = {"workers": workers, "device": device}
+    options["most_s"] = math.inf if most_bytes is None else most_bytes / bytes_per_s
     with (
-        _frames_near(path, start) as (frames, clock, expected_s),
+        _frames_near(path, start) as (frames, expected_s),
         FrameCollector(asked_s, clip_size, sync_size, progress, expected_s=expected_s, **options) as collector,
     ):
-        _check_room(name, asked_s, expected_s, 3 * pixels_per_s, most_bytes)
-        matrices, to_rgb = MatrixReader(), RgbConverter()
-        frame: Any = None
-        for frame in frames:
-            pixels = partial(frame_pixels, frame, matrices.read(frame), to_rgb)
-            collector.feed(clock.stamp(frame), pixels)
-            if collector.done:
-                break
-        if frame is None:
-            raise _no_frames(name)
-        if hold_last and not collector.empty:
-            collector.hold(clock.end_s, pixels)
+        _check_room(name, asked_s, expected_s, bytes_per_s, most_bytes)
+        _feed(collector, frames, hold_last, name)
         if collector.empty:
-            raise no_frame_from(start, clock.end_s, name)
-        return collector.finish(clock.end_s, name)
+            raise no_frame_from(start, frames.end_s, name)
+        video = collector.finish(frames.end_s, name)
+        frames.tell(name, video.duration_s)
+        return video
+
+
+def _feed(collector: FrameCollector, frames: ShownFrames, hold_last: bool, name: str) -> None:
+    matrices, to_rgb = MatrixReader(), RgbConverter()
+    frame: Any = None
+    for frame, at_s in frames:
+        pixels = partial(frame_pixels, frame, matrices.read(frame), to_rgb)
+        collector.feed(at_s, pixels)
+        if collector.done:
+            break
+    if frame is None:
+        raise _no_frames(name)
+    if hold_last and not collector.empty:
+        collector.hold(frames.end_s, pixels)
 
 
 @contextmanager
-def _frames_near(path: str | os.PathLike[str], start: Fraction) -> Iterator[tuple[Iterator[Any], StampClock, float | None]]:
-    """Decoded frames from at or before ``start``, a clock that counts from ``start``, and the seconds that the file states from
-    there on.
+def _frames_near(path: str | os.PathLike[str], start: Fraction) -> Iterator[tuple[ShownFrames, float | None]]:
+    """Decoded frames from at or before ``start``, timed from ``start`` on, and the seconds that the file states from there on.
 
-    A file that cannot be searched (raw streams, broken indexes) is opened afresh and decoded from its beginning.
+    A file that cannot be searched (raw streams, broken indexes, clocks that jump) is opened afresh and decoded from its
+    beginning.
     """
     name = Path(path).name
-    if start > 0:
+    times = file_times(path)
+    if start > 0 and not times.shifts and times.order_gap is None:
         with open_media(path) as container:
             stream = pick_video_stream(container, name)
-            offset = clock_offset(container) + start
-            frames = _sought(container, stream, offset)
+            frames = _sought(container, stream, times.start + start)
             if frames is not None:
-                yield frames, StampClock(offset, frame_step(stream)), _stated_from(start, container, stream)
+                yield ShownFrames(frames, stream, times, start), _stated_from(start, times, container, stream)
                 return
     with open_media(path) as container:
         stream = pick_video_stream(container, name)
-        clock = StampClock(clock_offset(container) + start, frame_step(stream))
-        yield decode_tolerantly(container, stream), clock, _stated_from(start, container, stream)
+        shown = ShownFrames(decode_tolerantly(container, stream), stream, times, start)
+        yield shown, _stated_from(start, times, container, stream)
 
 
 def _sought(container: Any, stream: Any, instant: Fraction) -> Iterator[Any] | None:
@@ -175,20 +184,22 @@ def _sought(container: Any, stream: Any, instant: Fraction) -> Iterator[Any] | N
     return None
 
 
-def _stated_duration(container: Any, stream: Any) -> float | None:
+def _stated_duration(times: FileTimes, container: Any, stream: Any) -> float | None:
+    if times.seen_s is not None:
+        return float(times.seen_s)
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return container.duration / 1_000_000 if container.duration else None
 
 
-def _stated_from(start: Fraction, container: Any, stream: Any) -> float | None:
-    stated_s = _stated_duration(container, stream)
+def _stated_from(start: Fraction, times: FileTimes, container: Any, stream: Any) -> float | None:
+    stated_s = _stated_duration(times, container, stream)
     return None if stated_s is None else max(0.0, stated_s - float(start))
 
 
 def _check_room(name: str, asked_s: float | None, expected_s: float | None, bytes_per_s: float, most_bytes: int | None) -> None:
     span_s = min(math.inf if asked_s is None else asked_s, math.inf if expected_s is None else expected_s)
-    needed = span_s * bytes_per_s * _FRAME_COPIES
+    needed = span_s * bytes_per_s
     if most_bytes is not None and math.isfinite(span_s) and needed > most_bytes:
         raise MediaError(
             f"Reading the frames of {span_s:.0f} s of {name} takes {needed / 1e9:.1f} GB, and {most_bytes / 1e9:.1f} GB of "

@@ -15,7 +15,8 @@ from mmaudio_core.media.opening import decode_tolerantly, open_media, pick_video
 from mmaudio_core.media.resize import clip_frame
 from mmaudio_core.media.rgb import RgbConverter, frame_pixels
 from mmaudio_core.media.rotation import MatrixReader
-from mmaudio_core.media.stamps import StampClock, clock_offset, frame_step
+from mmaudio_core.media.shown import ShownFrames
+from mmaudio_core.media.stamps import file_times
 
 from ..data.kept import Kept
 from ..data.manifest import Row
@@ -81,16 +82,16 @@ def frames_at(path: Path, times_s: Sequence[float], size: int) -> Tensor:
         MediaError: no readable video.
     """
     wanted, last, taken = list(times_s), None, []
+    times = file_times(path)
     with open_media(path) as container:
         stream = pick_video_stream(container, path.name)
-        clock = StampClock(clock_offset(container), frame_step(stream))
+        shown = ShownFrames(decode_tolerantly(container, stream), stream, times)
         matrices, to_rgb = MatrixReader(), RgbConverter()
 
         def pixels(frame: Any) -> Tensor:
             return clip_frame(frame_pixels(frame, matrices.read(frame), to_rgb)[None], size)[0]
 
-        for last in decode_tolerantly(container, stream):
-            stamp_s = clock.stamp(last)
+        for last, stamp_s in shown:
             count = sum(time_s <= stamp_s for time_s in wanted)
             if count:
                 taken += [pixels(last)] * count
